@@ -1,0 +1,1 @@
+"""What a deployment gives away: attacks to run against one's own."""

@@ -1,0 +1,1 @@
+"""Federated rounds, simulated devices, and the systems built from them."""
