@@ -1,1 +1,38 @@
-"""Secure aggregation for federated learning, for whole and for pruned updates."""
+"""Secure aggregation for federated learning, for whole and for pruned updates.
+
+``simulate`` plays a session in memory; ``Client`` and ``Server`` are the same session as state machines, bytes in and
+bytes out. ``Params`` holds every setting.
+"""
+
+from secagg import errors
+from secagg.aggregate import Aggregate
+from secagg.client import Client
+from secagg.declaration import Declaration, Provenance
+from secagg.driver import Stage
+from secagg.explain import Explanation
+from secagg.layout import Layout, Tensor
+from secagg.params import Params
+from secagg.server import Round, Server
+from secagg.session import CountedCoverage, Session
+from secagg.simulate import Result, Stats, delta, simulate
+
+__all__ = [
+    "Aggregate",
+    "Client",
+    "CountedCoverage",
+    "Declaration",
+    "Explanation",
+    "Layout",
+    "Params",
+    "Provenance",
+    "Result",
+    "Round",
+    "Server",
+    "Session",
+    "Stage",
+    "Stats",
+    "Tensor",
+    "delta",
+    "errors",
+    "simulate",
+]

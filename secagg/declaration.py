@@ -17,7 +17,7 @@ import numpy as np
 from secagg.errors import DecodingError, LayoutMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -77,7 +77,9 @@ def of_coordinates(layout: Layout, held: NDArray[np.bool_], provenance: Provenan
     units = _whole_units(layout, held)
     if units is not None:
         return of_units(layout, units, provenance)
-    return _coded_bitmap(held, provenance)
+    if _sparse_is_shorter(held):
+        return Declaration("sparse", _elias_fano_encode(held), provenance)
+    return Declaration("bitmap", _packed(held), provenance)
 
 
 def expand(layout: Layout, declaration: Declaration) -> NDArray[np.bool_]:
@@ -94,18 +96,38 @@ def expand(layout: Layout, declaration: Declaration) -> NDArray[np.bool_]:
         case "layers":
             return layout.coordinates_of_layers(_unpacked(declaration.data, len(layout.layers)))
         case "units":
-            return layout.coordinates_of_units(_unpacked(declaration.data, layout.unit_count))
+            return layout.coordinates_of_units(read_units(layout, declaration))
         case "bitmap":
             held = _unpacked(declaration.data, layout.size)
+            canonical = not _sparse_is_shorter(held)
         case "sparse":
             held = _elias_fano_decode(declaration.data, layout.size)
-    if _coded_bitmap(held, declaration.provenance) != declaration:
+            canonical = _sparse_is_shorter(held) and _elias_fano_encode(held) == declaration.data
+    if not canonical:
         raise DecodingError("a bitmap is coded in another than the canonical form")
     return held
 
 
-def coverage(layout: Layout, declarations: Iterable[Declaration]) -> NDArray[np.int32]:
+def read_units(layout: Layout, declaration: Declaration) -> NDArray[np.bool_]:
+    """The units that a declaration of kind ``units`` holds, (layout.unit_count,) bool.
+
+    Raises:
+        DecodingError: Wrong length, or a padding bit set.
+    """
+    return _unpacked(declaration.data, layout.unit_count)
+
+
+def coverage(
+    layout: Layout,
+    declarations: Iterable[Declaration],
+    expanded: Callable[[Declaration], NDArray[np.bool_]],
+) -> NDArray[np.int32]:
     """How many of the declarations hold each coordinate, (layout.size,) int32.
+
+    Args:
+        layout: The layout.
+        declarations: One for each client.
+        expanded: ``expand`` for this layout, or a memory of it.
 
     Raises:
         DecodingError: As ``expand``.
@@ -114,11 +136,11 @@ def coverage(layout: Layout, declarations: Iterable[Declaration]) -> NDArray[np.
     counts = np.zeros(layout.size, np.int32)
     structured = [(d, times) for d, times in counted.items() if d.kind == "units"]
     if structured:
-        rows = np.array([_unpacked(d.data, layout.unit_count) for d, _ in structured])
+        rows = np.array([read_units(layout, d) for d, _ in structured])
         counts += layout.count_by_units(np.repeat(rows, [times for _, times in structured], axis=0))
     for declaration, times in counted.items():
         if declaration.kind != "units":
-            counts += expand(layout, declaration) * np.int32(times)
+            counts += expanded(declaration) * np.int32(times)
     return counts
 
 
@@ -142,7 +164,7 @@ def _unpacked(data: bytes, count: int) -> NDArray[np.bool_]:
 
 def _whole_layers(layout: Layout, held: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """The layers that make up exactly ``held``, if there are any."""
-    layers = {layer: True for layer in layout.layers}
+    layers = dict.fromkeys(layout.layers, True)
     for tensor, place in layout.slices():
         layers[tensor.layer] &= bool(held[place].all())
     chosen = np.array(list(layers.values()))
@@ -163,19 +185,26 @@ def _whole_units(layout: Layout, held: NDArray[np.bool_]) -> NDArray[np.bool_] |
     return chosen if np.array_equal(layout.coordinates_of_units(chosen), held) else None
 
 
-def _coded_bitmap(held: NDArray[np.bool_], provenance: Provenance) -> Declaration:
-    sparse = _elias_fano_encode(held)
-    if len(sparse) < -(-len(held) // 8):
-        return Declaration("sparse", sparse, provenance)
-    return Declaration("bitmap", _packed(held), provenance)
-
-
 _COUNT_BYTES = 8
+
+
+def _sparse_is_shorter(held: NDArray[np.bool_]) -> bool:
+    """Whether Elias-Fano coding beats a bit a coordinate; its length is known without coding."""
+    rare, count = _rarer_symbol(held)
+    low_bits = _low_bits(len(held), count)
+    last = len(held) - 1 - int(np.argmax(held[::-1] == rare)) if count else 0
+    unary = (last >> low_bits) + count if count else 0
+    return _COUNT_BYTES + -(-unary // 8) + -(-count * low_bits // 8) < -(-len(held) // 8)
+
+
+def _rarer_symbol(held: NDArray[np.bool_]) -> tuple[bool, int]:
+    ones = int(np.count_nonzero(held))
+    return (True, ones) if 2 * ones <= len(held) else (False, len(held) - ones)
 
 
 def _elias_fano_encode(held: NDArray[np.bool_]) -> bytes:
     """A head of 8 bytes (rarer symbol in the top bit, its count below), then high parts in unary, low parts plain."""
-    rare = int(held.sum()) * 2 <= len(held)
+    rare, _ = _rarer_symbol(held)
     positions = np.flatnonzero(held == rare).astype(np.uint64)
     low_bits = _low_bits(len(held), len(positions))
     head = (int(rare) << 63 | len(positions)).to_bytes(_COUNT_BYTES, "big")

@@ -12,7 +12,7 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 NO_UNIT = -1
 """Marks a slice of a tensor that belongs to no unit and is therefore always held."""
@@ -123,7 +125,10 @@ class Layout:
         """SHA-256 over all of the above: two parties whose digests agree number coordinates alike."""
         text = repr(
             (
-                [(t.name, t.shape, t.dtype, sorted((a, tuple(u)) for a, u in t.unit_axes.items())) for t in self.tensors],
+                [
+                    (t.name, t.shape, t.dtype, sorted((a, tuple(u)) for a, u in t.unit_axes.items()))
+                    for t in self.tensors
+                ],
                 list(self.unit_groups.items()),
             )
         )
@@ -149,7 +154,7 @@ class Layout:
             start += size
         raise ParameterError(f"no unit group {group!r}; there are {', '.join(self.unit_groups) or 'none'}")
 
-    def by_tensor(self, vector: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
+    def by_tensor(self, vector: NDArray[Scalar]) -> dict[str, NDArray[Scalar]]:
         """A vector of ``size`` coordinates as views, named and shaped like the tensors."""
         return {tensor.name: vector[place].reshape(tensor.shape) for tensor, place in self.slices()}
 
@@ -177,12 +182,12 @@ class Layout:
         for tensor, place in self.slices():
             bits = [_bits_along(units, held_units).astype(np.float32) for _, units in sorted(tensor.unit_axes.items())]
             match bits:
-                case []:
-                    product = np.float32(clients)
+                case [rows, columns]:
+                    product = rows.T @ columns
                 case [single]:
                     product = single.sum(axis=0)
                 case _:
-                    product = bits[0].T @ bits[1]
+                    product = np.full(1, clients, np.float32)
             shape = [size if axis in tensor.unit_axes else 1 for axis, size in enumerate(tensor.shape)]
             counts[place] = np.broadcast_to(np.reshape(product, shape), tensor.shape).reshape(-1)
         return counts

@@ -16,7 +16,12 @@ from secagg.errors import DecodingError, ParameterError
 
 Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
-_word_of_bits = {16: np.dtype("<u2"), 24: np.dtype("<u4"), 32: np.dtype("<u4"), 64: np.dtype("<u8")}
+_word_of_bits: dict[int, np.dtype[Any]] = {
+    16: np.dtype("<u2"),
+    24: np.dtype("<u4"),
+    32: np.dtype("<u4"),
+    64: np.dtype("<u8"),
+}
 
 
 @dataclass(frozen=True)

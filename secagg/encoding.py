@@ -1,0 +1,147 @@
+"""Fixed point: from the floats of an update to integers that sum exactly, and back.
+
+A value x in [-range, range] with normalised weight w in (0, 1] becomes ``rint(x * w * magnitude / range)``; rounding is
+to nearest, so runs repeat. The weight is rounded first, to a multiple of 1 / magnitude, and the rounded one is used
+throughout. With step = range / magnitude, n survivors and W the sum of their rounded normalised weights, a decoded
+mean is within ``n * step / (2 * W)`` of the mean under the rounded weights: within step / 2 for equal weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secagg.errors import LayoutMismatchError, NotFiniteError, OutOfRangeError, WeightError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from secagg.layout import Layout
+    from secagg.params import Params
+    from secagg.release import Plan
+
+_BUCKETS_PER_OCTAVE = 2
+
+
+def encode_weight(params: Params, weight: float) -> int:
+    """A weight as an integer from 1 to ``params.magnitude``.
+
+    Raises:
+        WeightError: Not in (0, max_weight], or so small that it rounds to zero.
+    """
+    if not (math.isfinite(weight) and weight > 0):
+        raise WeightError("a weight must be positive and finite")
+    if weight > params.max_weight:
+        raise WeightError(f"a weight exceeds max_weight {params.max_weight:g}: set it to the largest one possible")
+    encoded = round(weight / params.max_weight * params.magnitude)
+    if encoded == 0:
+        raise WeightError(f"a weight rounds to zero beside max_weight {params.max_weight:g}: lower it or raise levels")
+    return encoded
+
+
+def weight_bucket(params: Params, weight: float) -> int:
+    """A weight as a public bucket j: max_weight * 2^(-j/2), the nearest on a logarithmic scale.
+
+    Raises:
+        WeightError: As ``encode_weight``.
+    """
+    encode_weight(params, weight)
+    return round(-_BUCKETS_PER_OCTAVE * math.log2(weight / params.max_weight))
+
+
+def bucket_weight(params: Params, bucket: int) -> int:
+    """The encoded weight that a public bucket stands for, at least 1."""
+    return max(1, round(math.exp2(-bucket / _BUCKETS_PER_OCTAVE) * params.magnitude))
+
+
+def check_update(layout: Layout, params: Params, update: Mapping[str, ArrayLike], own: NDArray[np.bool_]) -> None:
+    """Refuses what cannot be encoded.
+
+    Args:
+        layout: The layout.
+        params: The settings.
+        update: Tensor name to values.
+        own: Which coordinates the client holds; only those are looked at. (layout.size,) bool.
+
+    Raises:
+        LayoutMismatchError: A tensor is missing, unknown, or of another shape.
+        NotFiniteError: NaN or infinity.
+        OutOfRangeError: A value beyond ``value_range``, unless ``out_of_range`` is ``"saturate"``.
+    """
+    names = [tensor.name for tensor in layout.tensors]
+    if set(names) != set(update):
+        odd = sorted(set(names).symmetric_difference(update))
+        raise LayoutMismatchError(f"the update and the layout differ in {', '.join(odd)}")
+    for tensor, place in layout.slices():
+        values = np.asarray(update[tensor.name])
+        if values.shape != tensor.shape:
+            raise LayoutMismatchError(f"{tensor.name} has shape {values.shape}, the layout says {tensor.shape}")
+        held = _select(values.reshape(-1), own[place])
+        if not len(held):
+            continue
+        low, high = float(held.min()), float(held.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise NotFiniteError(f"{tensor.name} holds NaN or infinity")
+        limit = params.range_of(tensor.name)
+        if params.out_of_range == "refuse" and max(-low, high) > limit:
+            raise OutOfRangeError(
+                f"{tensor.name} holds a value beyond value_range {limit:g}: raise it, or set out_of_range='saturate'"
+            )
+
+
+def encode_update(
+    plan: Plan, client: int, update: Mapping[str, ArrayLike], own: NDArray[np.bool_], weight: int | None
+) -> tuple[NDArray[np.int64], float]:
+    """The integers that a client contributes, before masking.
+
+    Args:
+        plan: What is released.
+        client: The client.
+        update: Tensor name to values; checked by ``check_update``.
+        own: Coordinates that the client holds; others that it has to send are sent as zero. (layout.size,) bool.
+        weight: Encoded weight, or None where all weigh the same.
+
+    Returns:
+        The client's places of the vector (int64), and the share of its own values that saturation clipped.
+    """
+    params, layout = plan.session.params, plan.session.layout
+    held = np.zeros(layout.size, bool)
+    held[plan.released] = plan.held(client)
+    encoded = np.empty(int(held.sum()), np.int64)
+    clipped, start = 0, 0
+    bound = float(params.magnitude if weight is None else weight)
+    for tensor, place in layout.slices():
+        limit = params.range_of(tensor.name)
+        values = _select(np.asarray(update[tensor.name]).reshape(-1), held[place])
+        part = encoded[start : start + len(values)]
+        scaled = np.multiply(values, bound / limit, dtype=np.float64)
+        ours = _select(own[place], held[place])
+        if not ours.all():
+            scaled[~ours] = 0.0
+        if params.out_of_range == "saturate":
+            clipped += int((np.abs(scaled) > bound).sum())
+            np.clip(scaled, -bound, bound, out=scaled)
+        np.rint(scaled, out=scaled)
+        part[:] = scaled
+        start += len(values)
+    slots = _encode_slots(plan, own, 1 if weight is None else weight)
+    return np.concatenate([encoded, slots]), clipped / max(1, int((held & own).sum()))
+
+
+def _encode_slots(plan: Plan, own: NDArray[np.bool_], weight: int) -> NDArray[np.int64]:
+    match plan.slots:
+        case "none":
+            return np.zeros(0, np.int64)
+        case "total" | "groups":
+            return np.full(1, weight, np.int64)
+        case "coordinates":
+            return np.append(own[plan.released], True) * np.int64(weight)
+
+
+def _select(values: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[Any]:
+    """``values[chosen]``, without a copy where everything is chosen."""
+    return values if chosen.all() else values[chosen]

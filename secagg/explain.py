@@ -1,0 +1,122 @@
+"""The preflight: what a round with given masks would withhold, and which setting frees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secagg import counts, declaration
+from secagg.declaration import Declaration, Provenance
+from secagg.errors import InputError
+from secagg.layout import Layout, Tensor
+from secagg.session import ID_BYTES, Session
+from secagg.structure import mask_vector, named_leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from secagg.params import Mode, Params
+
+
+@dataclass(frozen=True)
+class TensorRelease:
+    """What happens to one tensor: its coordinates, how many are withheld, and the least coverage among them."""
+
+    name: str
+    coordinates: int
+    withheld: int
+    least_coverage: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a round would withhold.
+
+    Args:
+        clients: Number of clients.
+        max_dropouts: Dropouts that the round would tolerate.
+        required: Coverage that a coordinate needs.
+        reason: ``required`` with the settings that it comes from.
+        tensors: One entry for each tensor.
+        mode: The mode explained.
+    """
+
+    clients: int
+    max_dropouts: int
+    required: int
+    reason: str
+    tensors: tuple[TensorRelease, ...]
+    mode: Mode
+
+    @property
+    def withheld_share(self) -> float:
+        """Share of all coordinates that would be withheld."""
+        return sum(t.withheld for t in self.tensors) / max(1, sum(t.coordinates for t in self.tensors))
+
+    @property
+    def remedy(self) -> str:
+        """Which setting frees what is withheld; empty if nothing is."""
+        if not self.withheld_share:
+            return ""
+        least = min(t.least_coverage for t in self.tensors if t.withheld)
+        missing = self.required - least
+        if missing <= self.max_dropouts:
+            return f"max_dropouts={self.max_dropouts - missing} would release everything"
+        other = "use mode='uniform', or " if self.mode == "mask-indexed" else ""
+        return f"{other}let {missing} more clients hold the least covered coordinates"
+
+    def __str__(self) -> str:
+        width = max(len(t.name) for t in self.tensors)
+        lines = [f"{self.clients} clients, {self.mode}: a coordinate needs coverage {self.reason}"]
+        lines += [
+            f"  {t.name:{width}}  least coverage {t.least_coverage:4}  withheld {t.withheld} of {t.coordinates}"
+            for t in self.tensors
+        ]
+        return "\n".join([*lines, self.remedy] if self.remedy else lines)
+
+
+def explain(params: Params, masks: Mapping[Any, Any], mode: Mode, layout: Layout | None = None) -> Explanation:
+    """See ``Params.explain``."""
+    if not masks:
+        raise InputError("masks holds no client")
+    if layout is None:
+        first = named_leaves(next(iter(masks.values())))
+        layout = Layout(tuple(Tensor(name, tuple(leaf.shape)) for name, leaf in first.items()))
+    declared = [
+        mask
+        if isinstance(mask, Declaration)
+        else declaration.of_coordinates(layout, mask_vector(layout, mask, client), Provenance.DATA)
+        for client, mask in masks.items()
+    ]
+    session = Session(id=bytes(ID_BYTES), params=params, layout=layout, mode=mode)
+    _, threshold = session.topology(range(len(declared)), bytes(32))
+    dropouts = params.dropouts_tolerated(len(declared), threshold)
+    required = params.coverage_required(len(declared), dropouts)
+    coverage = _coverage(layout, declared, mode)
+    return Explanation(
+        clients=len(declared),
+        max_dropouts=dropouts,
+        required=required,
+        reason=params.explain_requirement(len(declared), dropouts),
+        tensors=tuple(
+            TensorRelease(
+                tensor.name,
+                tensor.size,
+                int((coverage[place] < required).sum()),
+                int(coverage[place].min(initial=len(declared))),
+            )
+            for tensor, place in layout.slices()
+        ),
+        mode=mode,
+    )
+
+
+def _coverage(layout: Layout, declared: list[Declaration], mode: Mode) -> NDArray[np.int32]:
+    if mode == "mask-indexed":
+        return declaration.coverage(layout, declared, lambda one: declaration.expand(layout, one))
+    bits = [counts.bits(layout, one) for one in declared]
+    return counts.least_coverage(layout, {name: np.sum([b[name] for b in bits], axis=0) for name in bits[0]})

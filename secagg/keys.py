@@ -1,0 +1,77 @@
+"""Key pairs, their agreement (X25519, RFC 7748), and the sealing of shares (ChaCha20-Poly1305, RFC 8439)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from secagg.errors import KeyAgreementError, ShareError
+from secagg.prg import derive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SEED_BYTES = 32
+PUBLIC_BYTES = 32
+_NONCE = bytes(12)  # every sealing key is used for one message
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """An X25519 key pair, kept as the 32-byte seed that it can be rebuilt from.
+
+    Args:
+        seed: The private key.
+    """
+
+    seed: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls, entropy: Callable[[int], bytes]) -> KeyPair:
+        """A fresh pair."""
+        return cls(entropy(SEED_BYTES))
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 32 bytes."""
+        return X25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
+
+    def agree(self, peer_public: bytes) -> bytes:
+        """The 32-byte secret shared with a peer; feed it to ``prg.derive``, never use it as a key.
+
+        Raises:
+            KeyAgreementError: The peer's key is malformed, or of low order (RFC 7748, section 6.1).
+        """
+        try:
+            return X25519PrivateKey.from_private_bytes(self.seed).exchange(
+                X25519PublicKey.from_public_bytes(peer_public)
+            )
+        except ValueError:
+            raise KeyAgreementError("a public key is malformed or of low order") from None
+
+
+def seal(secret: bytes, plaintext: bytes, *context: bytes) -> bytes:
+    """Encrypts and authenticates one message under a secret shared with its reader.
+
+    Args:
+        secret: Output of ``KeyPair.agree``.
+        plaintext: The message.
+        context: Bound into key and tag: transcript hash, sender, recipient. Must never repeat for one secret.
+    """
+    return ChaCha20Poly1305(derive(secret, "seal", *context, length=32)).encrypt(_NONCE, plaintext, b"".join(context))
+
+
+def unseal(secret: bytes, box: bytes, *context: bytes) -> bytes:
+    """The message in a box.
+
+    Raises:
+        ShareError: Wrong key, wrong context, or an altered box.
+    """
+    try:
+        return ChaCha20Poly1305(derive(secret, "seal", *context, length=32)).decrypt(_NONCE, box, b"".join(context))
+    except InvalidTag:
+        raise ShareError("a sealed share does not open: it was altered, or its sender saw another transcript") from None

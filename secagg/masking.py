@@ -1,0 +1,138 @@
+"""Masks: what hides an encoded vector, and how it comes off again.
+
+A client adds one stream of its own (self mask) and one for each neighbour (pairwise mask), the latter with opposite
+signs at its two ends (Bonawitz et al., CCS 2017, section 4). Each stream covers only places that matter: the self
+mask those that the client fills, a pairwise mask those that both ends fill, in canonical order. So pairwise masks
+cancel place by place however the vectors differ, and a client with a quarter of the places does a quarter of the
+work.
+
+The two checksums ride along: z = sum of r_c * x_c mod 2^64 over the client's places, for two public vectors r of 32
+bits a place. Their sums must equal the same combination of the released sums. For rings of up to 32 bits a wrong sum
+passes with probability 2^-64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secagg.prg import PIECE, Stream, check_masks, derive
+from secagg.ring import Ring
+from secagg.transcript import id_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from numpy.typing import NDArray
+
+    from secagg.ring import Words
+
+CHECKS = 2
+_UINT64 = 2**64
+
+
+@dataclass(frozen=True)
+class Term:
+    """One stream in a client's masked vector.
+
+    Args:
+        sign: +1 or -1.
+        peer: The neighbour at the other end, or None for the self mask.
+    """
+
+    sign: int
+    peer: int | None
+
+
+def terms(client: int, neighbours: Collection[int]) -> Iterator[Term]:
+    """The streams that hide a client's vector: its self mask, and one for each neighbour, signed by order of id."""
+    yield Term(1, None)
+    for peer in sorted(neighbours):
+        yield Term(1 if client < peer else -1, peer)
+
+
+@dataclass(frozen=True)
+class MaskKey:
+    """The key of one stream, with the places that it covers.
+
+    Args:
+        sign: +1 to add the stream, -1 to take it off.
+        key: 16 bytes.
+        places: Which places of the vector at hand the stream covers, or None for all of them.
+    """
+
+    sign: int
+    key: bytes = field(repr=False)
+    places: NDArray[np.bool_] | None = field(default=None, repr=False)
+
+
+def self_key(seed: bytes, transcript: bytes) -> bytes:
+    """Stream key of a self mask."""
+    return derive(seed, "self mask", transcript)
+
+
+def pairwise_key(agreed: bytes, transcript: bytes, one: int, other: int) -> bytes:
+    """Stream key of a pairwise mask, the same at both ends."""
+    return derive(agreed, "pairwise mask", transcript, id_bytes(min(one, other)), id_bytes(max(one, other)))
+
+
+class Accumulator:
+    """A vector of ring elements and its two checksums, to which masks are added.
+
+    Args:
+        ring: The ring.
+        vector: Elements; changed in place.
+        checks: Two numbers mod 2^64.
+    """
+
+    def __init__(self, ring: Ring, vector: Words, checks: tuple[int, int] = (0, 0)) -> None:
+        self.ring = ring
+        self.vector = vector
+        self.checks = checks
+
+    def apply(self, mask: MaskKey) -> None:
+        """Adds one stream, or takes it off, piece by piece while it is in cache."""
+        stream = Stream(mask.key, self.ring)
+        combine = np.add if mask.sign > 0 else np.subtract
+        for start in range(0, len(self.vector), PIECE):
+            piece = self.vector[start : start + PIECE]
+            chosen = None if mask.places is None else mask.places[start : start + PIECE]
+            count = len(piece) if chosen is None else int(np.count_nonzero(chosen))
+            if count == len(piece):
+                combine(piece, stream.take(count), out=piece)
+            elif count:
+                piece[chosen] = combine(piece[chosen], stream.take(count))
+        self.add_checks(mask.sign, check_masks(mask.key))
+
+    def add_checks(self, sign: int, checks: tuple[int, int]) -> None:
+        """Adds to the checksums."""
+        first, second = ((mine + sign * theirs) % _UINT64 for mine, theirs in zip(self.checks, checks, strict=True))
+        self.checks = (first, second)
+
+
+def checksums(
+    integers: NDArray[np.int64], transcript: bytes, places: NDArray[np.bool_] | None = None
+) -> tuple[int, int]:
+    """Both checksums of a vector.
+
+    Args:
+        integers: The vector, (number of chosen places,) int64.
+        transcript: h2: fixes the coefficients.
+        places: The places of the full vector that ``integers`` fills, (length,) bool, or None for all of them.
+    """
+    length = len(integers) if places is None else len(places)
+    streams = [Stream(derive(transcript, "checksum", bytes([k])), Ring(32)) for k in range(CHECKS)]
+    sums, taken = [0] * CHECKS, 0
+    for start in range(0, length, PIECE):
+        stop = min(start + PIECE, length)
+        chosen = None if places is None else places[start:stop]
+        count = stop - start if chosen is None else int(np.count_nonzero(chosen))
+        values = integers[taken : taken + count].view(np.uint64)
+        taken += count
+        for k, stream in enumerate(streams):
+            drawn = stream.take(stop - start)
+            coefficients = drawn if chosen is None else drawn[chosen]
+            sums[k] += int(np.dot(coefficients.astype(np.uint64), values))
+    return sums[0] % _UINT64, sums[1] % _UINT64

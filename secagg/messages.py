@@ -1,0 +1,185 @@
+"""The messages of a session, typed and frozen, and their strict wire format.
+
+A message on the wire is one version byte and one MessagePack array whose first element is the tag. Decoding accepts
+exactly what encoding produces: a known version and tag, the right types and lengths, no trailing bytes, no second
+spelling of the same value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import numpy as np
+
+from secagg.errors import DecodingError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from secagg.declaration import Declaration
+
+VERSION = 1
+
+ClientId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+SessionId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Salt = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+FieldElement = Annotated[bytes, msgspec.Meta(min_length=33, max_length=33)]
+Check = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Bucket = Annotated[int, msgspec.Meta(ge=0, le=127)]
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A piece of a message."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=True):
+    """Base of all messages."""
+
+    session: SessionId
+
+
+class AdvertiseKeys(Message, frozen=True, tag="AdvertiseKeys"):
+    """Client to server: two fresh public keys."""
+
+    sender: ClientId
+    masking_key: Key
+    transport_key: Key
+
+
+class Member(Part, frozen=True):
+    """A client and the keys that it advertised."""
+
+    id: ClientId
+    masking_key: Key
+    transport_key: Key
+
+
+class Roster(Message, frozen=True, tag="Roster"):
+    """Server to clients: U1 in ascending order of id, and the seed of the graph's ring permutation."""
+
+    graph_seed: Key
+    members: tuple[Member, ...]
+
+
+class SealedShares(Part, frozen=True):
+    """Both shares that ``dealer`` made for ``holder``, sealed, and a commitment to each."""
+
+    dealer: ClientId
+    holder: ClientId
+    box: Annotated[bytes, msgspec.Meta(min_length=114, max_length=114)]
+    self_seed_commitment: Digest
+    masking_key_commitment: Digest
+
+
+class ShareKeys(Message, frozen=True, tag="ShareKeys"):
+    """Client to server: what it holds, its shares for its neighbours, and what it believes the session to be."""
+
+    sender: ClientId
+    params: Digest
+    layout: Digest
+    transcript: Digest
+    declaration: Declaration
+    weight_bucket: Bucket | None
+    seed_commitment: Digest
+    shares: tuple[SealedShares, ...]
+
+
+class Participant(Part, frozen=True):
+    """What all clients learn of a client that completed ShareKeys."""
+
+    id: ClientId
+    declaration: Declaration
+    weight_bucket: Bucket | None
+
+
+class RelayedShares(Message, frozen=True, tag="RelayedShares"):
+    """Server to one client: U2 in ascending order of id, and the shares dealt to this client."""
+
+    participants: tuple[Participant, ...]
+    shares: tuple[SealedShares, ...]
+
+
+class MaskedInput(Message, frozen=True, tag="MaskedInput"):
+    """Client to server: two masked checksums (64 bits each) and the masked vector, packed."""
+
+    sender: ClientId
+    check: Check
+    vector: bytes
+
+
+class UnmaskRequest(Message, frozen=True, tag="UnmaskRequest"):
+    """Server to survivors: U3 as a bitmap over U2 in ascending order of id, padding bits zero."""
+
+    survivors: bytes
+
+
+class RevealedShare(Part, frozen=True):
+    """One share that its holder reveals, with the salt that opens its commitment.
+
+    Which of the two secrets it belongs to is not said: it follows from whether the dealer survived. So a message
+    that reveals both cannot be written down.
+    """
+
+    dealer: ClientId
+    share: FieldElement
+    salt: Salt
+
+
+class Unmask(Message, frozen=True, tag="Unmask"):
+    """Client to server: a share of the self seed of each survivor, of the masking key of each dropout."""
+
+    sender: ClientId
+    shares: tuple[RevealedShare, ...]
+
+
+def write_bitmap(chosen: Collection[int], clients: Sequence[int]) -> bytes:
+    """Which of ``clients`` are chosen, a bit each."""
+    return np.packbits([client in chosen for client in clients]).tobytes()
+
+
+def read_bitmap(data: bytes, clients: Sequence[int]) -> tuple[int, ...]:
+    """Inverse of ``write_bitmap``.
+
+    Raises:
+        DecodingError: Another length than the clients take, or a padding bit set.
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    if len(data) != -(-len(clients) // 8) or bits[len(clients) :].any():
+        raise DecodingError("a bitmap does not fit its clients")
+    return tuple(client for client, bit in zip(clients, bits, strict=False) if bit)
+
+
+_AnyMessage = AdvertiseKeys | Roster | ShareKeys | RelayedShares | MaskedInput | UnmaskRequest | Unmask
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_AnyMessage)
+
+
+def encode(message: Message) -> bytes:
+    """A message as bytes."""
+    return bytes([VERSION]) + _encoder.encode(message)
+
+
+def encode_part(part: Part) -> bytes:
+    """A piece of a message as bytes, for hashing."""
+    return _encoder.encode(part)
+
+
+def decode(data: bytes) -> Message:
+    """The message in ``data``.
+
+    Raises:
+        DecodingError: Another version, an unknown tag, a field of the wrong type or length, trailing bytes, or a
+            second spelling of the same message.
+    """
+    if not data or data[0] != VERSION:
+        raise DecodingError(f"not a message of wire version {VERSION}")
+    try:
+        message: Message = _decoder.decode(memoryview(data)[1:])
+    except (msgspec.DecodeError, RecursionError):
+        raise DecodingError("malformed message") from None
+    if encode(message) != data:
+        raise DecodingError("message is not in canonical form")
+    return message

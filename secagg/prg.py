@@ -1,0 +1,98 @@
+"""Key derivation and the mask stream.
+
+HKDF-SHA256 (RFC 5869) turns a shared secret into a key bound to a purpose and a transcript. AES-128 in counter mode
+(NIST SP 800-38A) turns that key into ring elements, uniform on the whole ring. A stream opens with the two 64-bit
+masks of the checksum, one cipher block; element ``e`` of the vector follows at a known byte, so any range can be
+generated without what precedes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import CipherContext
+
+    from secagg.ring import Ring, Words
+
+KEY_BYTES = 16
+BLOCK_BYTES = 16
+PIECE = 1 << 14
+"""Elements to generate at a time: they stay in the processor's cache until they are added."""
+
+_zeros = np.zeros(PIECE * 8, np.uint8)
+
+
+def derive(secret: bytes, purpose: str, *binders: bytes, length: int = KEY_BYTES) -> bytes:
+    """A key from a secret, for one purpose and one context.
+
+    Args:
+        secret: Input keying material.
+        purpose: Domain tag: two purposes never share a key.
+        binders: What the key depends on (transcript hashes, ids); their lengths are bound too.
+        length: Bytes to return.
+    """
+    info = b"".join(len(part).to_bytes(8, "big") + part for part in (b"secagg 1", purpose.encode(), *binders))
+    return HKDF(hashes.SHA256(), length, salt=None, info=info).derive(secret)
+
+
+class Stream:
+    """The ring elements that one key expands to, read in order.
+
+    Args:
+        key: 16 bytes, used for one stream only.
+        ring: The ring of the elements.
+        start: Index of the first element to read.
+    """
+
+    def __init__(self, key: bytes, ring: Ring, start: int = 0) -> None:
+        self._dtype = ring.dtype
+        self._buffer = np.empty(PIECE * ring.dtype.itemsize + BLOCK_BYTES, np.uint8)
+        blocks, within = divmod(start * ring.dtype.itemsize, BLOCK_BYTES)
+        self._cipher = _counter_mode(key, 1 + blocks)
+        self._cipher.update(bytes(within))
+
+    def __repr__(self) -> str:
+        return "Stream(<redacted>)"
+
+    def take(self, count: int) -> Words:
+        """The next ``count`` elements, at most ``PIECE``; overwritten by the next call."""
+        nbytes = count * self._dtype.itemsize
+        self._cipher.update_into(_zeros[:nbytes].data, self._buffer.data)
+        return self._buffer[:nbytes].view(self._dtype)
+
+
+def check_masks(key: bytes) -> tuple[int, int]:
+    """The two 64-bit checksum masks at the head of a stream."""
+    head = _counter_mode(key, 0).update(bytes(BLOCK_BYTES))
+    return int.from_bytes(head[:8], "little"), int.from_bytes(head[8:], "little")
+
+
+class SeededEntropy:
+    """A repeatable stand-in for ``os.urandom``, for simulations and tests: whoever knows the seed knows every secret.
+
+    Args:
+        seed: Any bytes.
+    """
+
+    def __init__(self, seed: bytes) -> None:
+        self._cipher = _counter_mode(hashlib.sha256(b"secagg entropy" + seed).digest()[:KEY_BYTES], 0)
+
+    def __repr__(self) -> str:
+        return "SeededEntropy(<redacted>)"
+
+    def __call__(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        return self._cipher.update(bytes(count))
+
+
+def _counter_mode(key: bytes, first_block: int) -> CipherContext:
+    return Cipher(AES(key), CTR(first_block.to_bytes(BLOCK_BYTES, "big"))).encryptor()

@@ -1,0 +1,199 @@
+"""The release rule, and everything else that follows from who holds what.
+
+A coordinate is released iff at least ``min_cohort + corrupt + D`` clients hold it (and the learning rule's
+participation threshold is met), of the n clients that completed ShareKeys. Up to D of them may still drop out, so
+every sum that leaves the protocol has ``min_cohort`` honest survivors. Every client computes the plan by itself from
+the declarations; nobody takes it from the server.
+
+The vector that travels is the released coordinates in canonical order, then the weight slots: auxiliary coordinates
+whose sums are the denominators. They obey the same rule.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from secagg import declaration
+from secagg.errors import CoverageError, TooFewClientsError, UnmaskRefusedError
+from secagg.ring import Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from secagg.declaration import Declaration
+    from secagg.messages import Participant
+    from secagg.session import Session
+
+Slots = Literal["none", "total", "groups", "coordinates"]
+"""Weight slots: none; one that everybody fills; one for each group of equal masks; one for each coordinate and a last
+one that everybody fills."""
+
+EXPANSIONS_KEPT = 64
+"""Expanded declarations kept at a time, a byte a coordinate each; clients with equal masks share one."""
+
+
+class Plan:
+    """What a session releases, and which places of the vector each client fills.
+
+    Args:
+        session: The session.
+        threshold: Share threshold t.
+        participants: The clients that completed ShareKeys, U2.
+
+    Raises:
+        TooFewClientsError: U2 is smaller than the thresholds.
+        CoverageError: Nothing can be released, or a group of equal masks is too small for hidden weights.
+        DecodingError: A declaration does not fit the layout.
+    """
+
+    def __init__(self, session: Session, threshold: int, participants: Sequence[Participant]) -> None:
+        params = session.params
+        self.session = session
+        self.participants = {participant.id: participant for participant in participants}
+        self.clients = tuple(sorted(self.participants))
+        n = len(self.clients)
+        if n < max(params.privacy_floor, threshold):
+            raise TooFewClientsError(
+                f"{n} clients completed ShareKeys, but {max(params.privacy_floor, threshold)} are needed "
+                f"(min_cohort {params.min_cohort} + corrupt {params.corrupt}; share_threshold {threshold})"
+            )
+        self._expanded = lru_cache(maxsize=EXPANSIONS_KEPT)(partial(declaration.expand, session.layout))
+        self.dropouts = params.dropouts_tolerated(n, threshold)
+        self.fewest_survivors = n - self.dropouts
+        self.required = params.coverage_required(n, self.dropouts)
+        self.coverage = self._coverage()
+        self.released = self.coverage >= self.required
+        if not self.released.any():
+            raise CoverageError(self.explain_withheld(f"use {self._other_mode}"))
+        self.ring = Ring.holding(n * params.magnitude)
+        self._check_groups()
+
+    @property
+    def released_count(self) -> int:
+        """Number of released coordinates."""
+        return int(self.released.sum())
+
+    @property
+    def length(self) -> int:
+        """Number of places of the full vector: released coordinates, then weight slots."""
+        return self.released_count + self.slot_count
+
+    @property
+    def slots(self) -> Slots:
+        """Which weight slots the vector ends with."""
+        session = self.session
+        if session.params.exact_denominators:
+            return "coordinates"
+        if not session.weighted or session.params.weighting == "public":
+            return "none"
+        if session.mode == "uniform" or session.params.weighting == "average":
+            return "total"
+        return "groups"
+
+    @property
+    def slot_count(self) -> int:
+        """Number of weight slots."""
+        match self.slots:
+            case "none":
+                return 0
+            case "total":
+                return 1
+            case "groups":
+                return len(self.groups)
+            case "coordinates":
+                return self.released_count + 1
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The clients grouped by equal released coordinates: what they share is one denominator."""
+        groups: dict[bytes, list[int]] = {}
+        for client in self.clients:
+            groups.setdefault(np.packbits(self.held(client)).tobytes(), []).append(client)
+        return tuple(tuple(group) for group in groups.values())
+
+    def held(self, client: int) -> NDArray[np.bool_]:
+        """Which released coordinates a client sends: all in uniform mode. (released_count,) bool."""
+        return self._expanded(self._declaration(client))[self.released]
+
+    def places(self, client: int) -> NDArray[np.bool_]:
+        """Which places of the full vector a client fills, (length,) bool."""
+        held = self.held(client)
+        match self.slots:
+            case "none":
+                return held
+            case "total" | "coordinates":
+                return np.concatenate([held, np.ones(self.slot_count, bool)])
+            case "groups":
+                return np.concatenate([held, np.array([client in group for group in self.groups])])
+
+    def survivors_coverage(self, survivors: Iterable[int]) -> NDArray[np.int32]:
+        """How many survivors surely hold each released coordinate, (released_count,) int32."""
+        alive = [self._declaration(client) for client in survivors]
+        if self.session.counted is None:
+            return declaration.coverage(self.session.layout, alive, self._expanded)[self.released]
+        return self.coverage[self.released] - np.int32(len(self.clients) - len(alive))
+
+    def check_survivors(self, survivors: Sequence[int]) -> None:
+        """Refuses survivors among whom a released place would have fewer than ``min_cohort + corrupt`` holders.
+
+        Raises:
+            UnmaskRefusedError: With the reason.
+        """
+        floor = self.session.params.privacy_floor
+        if len(survivors) < self.fewest_survivors:
+            raise UnmaskRefusedError(
+                f"{len(survivors)} survivors < {self.fewest_survivors} ({len(self.clients)} clients - max_dropouts "
+                f"{self.dropouts})"
+            )
+        if self.survivors_coverage(survivors).min() < floor:
+            raise UnmaskRefusedError(f"a released coordinate has fewer than {floor} surviving holders")
+        if self.slots == "groups":
+            alive = set(survivors)
+            if min(len(alive.intersection(group)) for group in self.groups) < floor:
+                raise UnmaskRefusedError(f"a weight slot has fewer than {floor} surviving holders")
+
+    def explain_withheld(self, *remedies: str) -> str:
+        """Why the least covered layer is withheld, and what frees it."""
+        least, where = min(
+            (int(self.coverage[place].min()), tensor.layer)
+            for tensor, place in self.session.layout.slices()
+            if tensor.size
+        )
+        reason = self.session.params.explain_requirement(len(self.clients), self.dropouts)
+        knobs = ["lower max_dropouts"] if self.dropouts else []
+        return f"coverage {least} < {reason} for {where}: {' or '.join([*knobs, *remedies])}"
+
+    @property
+    def _other_mode(self) -> str:
+        return "uniform" if self.session.mode == "mask-indexed" else "mask-indexed"
+
+    def _declaration(self, client: int) -> Declaration:
+        return self.participants[client].declaration
+
+    def _coverage(self) -> NDArray[np.int32]:
+        """Counts of the declarations; in uniform mode, the counted lower bound less everybody who is missing."""
+        counted = self.session.counted
+        if counted is None:
+            declared = map(self._declaration, self.clients)
+            return declaration.coverage(self.session.layout, declared, self._expanded)
+        missing = len(counted.clients.difference(self.clients))
+        least: NDArray[np.int32] = np.maximum(counted.least - np.int32(missing), 0)
+        return least
+
+    def _check_groups(self) -> None:
+        if self.slots != "groups":
+            return
+        params = self.session.params
+        smallest = min(len(group) for group in self.groups)
+        needed = params.privacy_floor + self.dropouts
+        if smallest < needed:
+            raise CoverageError(
+                f"{smallest} clients share one mask, but hidden weights need {needed} (min_cohort {params.min_cohort} "
+                f"+ corrupt {params.corrupt} + max_dropouts {self.dropouts}): set weighting='public' (rounded, seen by "
+                "everybody) or weighting='average' (hidden, coverage times the mean weight), or leave weights out"
+            )

@@ -1,0 +1,352 @@
+"""The server's side of a session: a state machine that does no I/O.
+
+``receive`` takes one message and checks it whole before it changes anything; ``close_round`` ends the round with
+whoever has answered and returns what to send to whom. When to close (everybody answered, a deadline passed) is the
+caller's decision. A refusal of either leaves the server as it was: closing too early can be repeated.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from secagg import field, masking, messages, shamir, transcript
+from secagg.aggregate import Aggregate, decode
+from secagg.declaration import FULL, expand
+from secagg.errors import (
+    AgreementError,
+    ChecksumError,
+    DuplicateMessageError,
+    KeyAgreementError,
+    LocalProtocolError,
+    ShareError,
+    TooFewClientsError,
+    UnexpectedMessageError,
+    UnknownClientError,
+)
+from secagg.graph import SEED_BYTES
+from secagg.keys import KeyPair
+from secagg.masking import Accumulator, MaskKey
+from secagg.messages import AdvertiseKeys, MaskedInput, Message, ShareKeys, Unmask
+from secagg.release import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from secagg.graph import Graph
+    from secagg.session import Session
+
+
+class Round(enum.Enum):
+    """What the server is waiting for."""
+
+    ADVERTISE_KEYS = "AdvertiseKeys"
+    SHARE_KEYS = "ShareKeys"
+    MASKED_INPUT = "MaskedInput"
+    UNMASK = "Unmask"
+    DONE = "Done"
+
+
+ACCEPTS: dict[Round, type[Message] | None] = {
+    Round.ADVERTISE_KEYS: AdvertiseKeys,
+    Round.SHARE_KEYS: ShareKeys,
+    Round.MASKED_INPUT: MaskedInput,
+    Round.UNMASK: Unmask,
+    Round.DONE: None,
+}
+"""The one message that each round accepts."""
+
+NEXT = dict(zip(ACCEPTS, list(ACCEPTS)[1:], strict=False))
+"""The round that follows each."""
+
+
+class Server:
+    """The server in one session.
+
+    Args:
+        session: What all parties agreed on.
+        invited: Ids of the clients that may take part; None admits whoever advertises keys.
+        entropy: Source of random bytes.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        invited: Iterable[int] | None = None,
+        *,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.session = session
+        self.round = Round.ADVERTISE_KEYS
+        self._entropy = entropy
+        self._invited = None if invited is None else frozenset(invited)
+        self._answers: dict[int, Message] = {}
+        self._members: dict[int, messages.Member] = {}
+        self._shared: dict[int, ShareKeys] = {}
+        self._survivors: tuple[int, ...] = ()
+        self._outcome: Aggregate | None = None
+        self._graph: Graph
+        self._threshold: int
+        self._h1: bytes
+        self._h2: bytes
+        self._plan: Plan
+        self._sum: Accumulator
+
+    def __repr__(self) -> str:
+        return f"Server(round={self.round.value}, answered={len(self._answers)})"
+
+    @property
+    def answered(self) -> tuple[int, ...]:
+        """Clients whose message of this round has been accepted, ascending."""
+        return tuple(sorted(self._answers))
+
+    @property
+    def awaited(self) -> tuple[int, ...]:
+        """Clients that may still answer in this round, ascending."""
+        return tuple(sorted((self._admitted() or frozenset()).difference(self._answers)))
+
+    @property
+    def outcome(self) -> Aggregate:
+        """The result.
+
+        Raises:
+            LocalProtocolError: The session has not ended.
+        """
+        if self._outcome is None:
+            raise LocalProtocolError(f"no outcome yet: the session is in round {self.round.value}")
+        return self._outcome
+
+    def receive(self, data: bytes) -> int:
+        """Takes one message.
+
+        Returns:
+            The id of its sender.
+
+        Raises:
+            DecodingError: Not a canonical message, or one of the wrong length.
+            RemoteProtocolError: A message that this round does not accept; ``culprits`` names its sender.
+        """
+        message = messages.decode(data)
+        expected = ACCEPTS[self.round]
+        if expected is None or not isinstance(message, expected):
+            raise UnexpectedMessageError(f"round {self.round.value} accepts no {type(message).__name__}")
+        sender: int = message.sender  # type: ignore[attr-defined]
+        if message.session != self.session.id:
+            raise AgreementError("a message of another session", culprits=[sender])
+        admitted = self._admitted()
+        if admitted is not None and sender not in admitted:
+            raise UnknownClientError("a message of a client that is not in this round", culprits=[sender])
+        if sender in self._answers:
+            raise DuplicateMessageError("a second message of one client in one round", culprits=[sender])
+        match message:
+            case AdvertiseKeys():
+                self._check_keys(message)
+            case ShareKeys():
+                self._check_shares(message)
+            case MaskedInput():
+                self._add(message)
+                message = MaskedInput(message.session, sender, message.check, b"")
+            case Unmask():
+                self._check_revealed(message)
+        self._answers[sender] = message
+        return sender
+
+    def close_round(self) -> dict[int, bytes]:
+        """Ends the round.
+
+        Returns:
+            What to send to each client that goes on; nothing after the last round.
+
+        Raises:
+            TooFewClientsError: Fewer answers than a threshold demands; more may still come in.
+            CoverageError: The release rule lets nothing out.
+            ShareError: Shares rebuild something other than what their dealer committed to.
+            ChecksumError: The sums contradict their checksum.
+            LocalProtocolError: The session has ended.
+        """
+        match self.round:
+            case Round.ADVERTISE_KEYS:
+                outgoing = self._close_advertise_keys(_only(self._answers, AdvertiseKeys))
+            case Round.SHARE_KEYS:
+                outgoing = self._close_share_keys(_only(self._answers, ShareKeys))
+            case Round.MASKED_INPUT:
+                outgoing = self._close_masked_input()
+            case Round.UNMASK:
+                outgoing = self._close_unmask(_only(self._answers, Unmask))
+            case Round.DONE:
+                raise LocalProtocolError("the session has ended")
+        self.round = NEXT[self.round]
+        self._answers = {}
+        return outgoing
+
+    def _admitted(self) -> frozenset[int] | None:
+        match self.round:
+            case Round.ADVERTISE_KEYS:
+                return self._invited
+            case Round.SHARE_KEYS:
+                return frozenset(self._members)
+            case Round.MASKED_INPUT:
+                return frozenset(self._shared)
+            case Round.UNMASK:
+                return frozenset(self._survivors)
+            case Round.DONE:
+                return frozenset()
+
+    def _check_keys(self, message: AdvertiseKeys) -> None:
+        known = {key for m in _only(self._answers, AdvertiseKeys).values() for key in (m.masking_key, m.transport_key)}
+        mine = {message.masking_key, message.transport_key}
+        if len(mine) < 2 or mine & known:  # noqa: PLR2004 - two keys
+            raise KeyAgreementError("a public key is used twice", culprits=[message.sender])
+
+    def _close_advertise_keys(self, answers: dict[int, AdvertiseKeys]) -> dict[int, bytes]:
+        members = {
+            client: messages.Member(client, answers[client].masking_key, answers[client].transport_key)
+            for client in sorted(answers)
+        }
+        roster = messages.Roster(self.session.id, self._entropy(SEED_BYTES), tuple(members.values()))
+        self._graph, self._threshold = self.session.topology(tuple(members), roster.graph_seed)
+        self._h1 = transcript.h1(self.session, roster, self._graph.degree, self._threshold)
+        self._members = members
+        return dict.fromkeys(members, messages.encode(roster))
+
+    def _check_shares(self, message: ShareKeys) -> None:
+        client = [message.sender]
+        for name, theirs, ours in (
+            ("parameters", message.params, self.session.params.digest),
+            ("a layout", message.layout, self.session.layout.digest),
+            ("a transcript", message.transcript, self._h1),
+        ):
+            if not hmac.compare_digest(theirs, ours):
+                raise AgreementError(f"client {message.sender} holds {name} other than the server's", culprits=client)
+        expected = sorted(self._graph.neighbours(message.sender))
+        if [(s.dealer, s.holder) for s in message.shares] != [(message.sender, holder) for holder in expected]:
+            raise ShareError("shares are not for exactly the neighbours of their dealer", culprits=client)
+        public = self.session.weighted and self.session.params.weighting == "public"
+        if (message.weight_bucket is not None) != public:
+            raise UnexpectedMessageError("a public weight where none belongs, or none where one does", culprits=client)
+        if self.session.mode == "uniform" and message.declaration != FULL:
+            raise UnexpectedMessageError("a uniform session declares no masks", culprits=client)
+        expand(self.session.layout, message.declaration)
+
+    def _close_share_keys(self, answers: dict[int, ShareKeys]) -> dict[int, bytes]:
+        participants = tuple(
+            messages.Participant(client, answers[client].declaration, answers[client].weight_bucket)
+            for client in sorted(answers)
+        )
+        plan = Plan(self.session, self._threshold, participants)
+        inboxes: dict[int, list[messages.SealedShares]] = {client: [] for client in plan.clients}
+        for client in plan.clients:
+            for sealed in answers[client].shares:
+                if sealed.holder in inboxes:
+                    inboxes[sealed.holder].append(sealed)
+        self._plan = plan
+        self._h2 = transcript.h2(self._h1, participants)
+        self._sum = Accumulator(plan.ring, plan.ring.zeros(plan.length))
+        self._shared = dict(answers)
+        return {
+            client: messages.encode(messages.RelayedShares(self.session.id, participants, tuple(inboxes[client])))
+            for client in plan.clients
+        }
+
+    def _add(self, message: MaskedInput) -> None:
+        """Checks a masked vector whole, then adds it: what is in the sum cannot be taken out again."""
+        places = self._plan.places(message.sender)
+        words = self._plan.ring.unpack(message.vector, int(places.sum()))
+        if places.all():
+            self._sum.vector += words
+        else:
+            self._sum.vector[places] += words
+        first, second = message.check[:8], message.check[8:]
+        self._sum.add_checks(1, (int.from_bytes(first, "little"), int.from_bytes(second, "little")))
+
+    def _close_masked_input(self) -> dict[int, bytes]:
+        survivors = self.answered
+        if len(survivors) < self._plan.fewest_survivors:
+            raise TooFewClientsError(
+                f"{len(survivors)} clients sent their input < {self._plan.fewest_survivors} "
+                f"({len(self._plan.clients)} clients - max_dropouts {self._plan.dropouts}): raise max_dropouts, or wait"
+            )
+        self._survivors = survivors
+        request = messages.UnmaskRequest(self.session.id, messages.write_bitmap(set(survivors), self._plan.clients))
+        return dict.fromkeys(survivors, messages.encode(request))
+
+    def _check_revealed(self, message: Unmask) -> None:
+        holder, alive = message.sender, set(self._survivors)
+        dealers = sorted({holder, *self._graph.neighbours(holder).intersection(self._shared)})
+        if [share.dealer for share in message.shares] != dealers:
+            raise ShareError("not exactly one share for each neighbour", culprits=[holder])
+        for revealed in message.shares:
+            field.decode(revealed.share)
+            if revealed.dealer == holder:
+                continue  # a dealer's own share carries no commitment; what it rebuilds does
+            sealed = next(s for s in self._shared[revealed.dealer].shares if s.holder == holder)
+            survived = revealed.dealer in alive
+            expected = sealed.self_seed_commitment if survived else sealed.masking_key_commitment
+            actual = transcript.share_commitment(revealed.salt, revealed.dealer, holder, revealed.share)
+            if not hmac.compare_digest(actual, expected):
+                raise ShareError("a revealed share contradicts its dealer's commitment", culprits=[holder])
+
+    def _close_unmask(self, answers: dict[int, Unmask]) -> dict[int, bytes]:
+        seeds = self._rebuild(answers)
+        for client, seed in seeds.items():
+            self._check_rebuilt(client, seed)
+        total = Accumulator(self._sum.ring, self._sum.vector.copy(), self._sum.checks)
+        for mask in self._masks_left(seeds):
+            total.apply(mask)
+        integers = total.ring.centred(total.vector)
+        if masking.checksums(integers, self._h2) != total.checks:
+            raise ChecksumError("the sums contradict their checksum: a client computed wrongly, nothing is released")
+        self._outcome = decode(self._plan, self._survivors, integers)
+        return {}
+
+    def _rebuild(self, answers: dict[int, Unmask]) -> dict[int, bytes]:
+        """The self seed of each survivor, the masking key seed of each dropout."""
+        points = {client: 1 + index for index, client in enumerate(self._members)}
+        shares: dict[int, dict[int, int]] = {client: {} for client in self._shared}
+        for holder in sorted(answers):
+            for revealed in answers[holder].shares:
+                shares[revealed.dealer][points[holder]] = field.decode(revealed.share)
+        secrets = {}
+        for client, known in shares.items():
+            if len(known) < self._threshold:
+                raise TooFewClientsError(
+                    f"{len(known)} shares of a client's secret < {self._threshold} (share_threshold): "
+                    "wait for more clients, or lower share_threshold"
+                )
+            try:
+                secrets[client] = shamir.rebuild(dict(list(known.items())[: self._threshold]))
+            except ShareError as error:
+                raise ShareError(str(error), culprits=[client]) from None
+        return secrets
+
+    def _check_rebuilt(self, client: int, seed: bytes) -> None:
+        if client in self._survivors:
+            expected = self._shared[client].seed_commitment
+            actual = transcript.seed_commitment(self._h1, client, seed)
+        else:
+            expected, actual = self._members[client].masking_key, KeyPair(seed).public
+        if not hmac.compare_digest(actual, expected):
+            raise ShareError("shares rebuild another secret than their dealer advertised", culprits=[client])
+
+    def _masks_left(self, seeds: dict[int, bytes]) -> Iterable[MaskKey]:
+        """Every stream that is still in the sum, with the sign that takes it off."""
+        for client in self._survivors:
+            places = self._plan.places(client)
+            neighbours = self._graph.neighbours(client).intersection(self._shared)
+            for term in masking.terms(client, neighbours):
+                if term.peer is None:
+                    yield MaskKey(-term.sign, masking.self_key(seeds[client], self._h2), places)
+                elif term.peer not in self._survivors:
+                    agreed = KeyPair(seeds[term.peer]).agree(self._members[client].masking_key)
+                    key = masking.pairwise_key(agreed, self._h2, client, term.peer)
+                    yield MaskKey(-term.sign, key, places & self._plan.places(term.peer))
+
+
+Answer = TypeVar("Answer", AdvertiseKeys, ShareKeys, Unmask)
+
+
+def _only(answers: dict[int, Message], kind: type[Answer]) -> dict[int, Answer]:
+    """The answers of a round with their type; ``receive`` let in no other."""
+    return {client: message for client, message in answers.items() if isinstance(message, kind)}

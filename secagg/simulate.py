@@ -1,0 +1,311 @@
+"""A session in one call, for an existing training loop."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secagg import counts, declaration, driver, encoding
+from secagg.declaration import Declaration, Provenance
+from secagg.driver import Contribution, Stage
+from secagg.errors import InputError, LayoutMismatchError, ParameterError, UnknownClientError, WeightError
+from secagg.params import Params
+from secagg.prg import SeededEntropy
+from secagg.session import ID_BYTES, CountedCoverage, Session
+from secagg.structure import Structure, mask_vector, state_of, ties_in
+from secagg.verdict import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from numpy.typing import NDArray
+
+    from secagg.aggregate import Aggregate
+    from secagg.layout import Layout
+    from secagg.params import Mode
+
+    Masks = Mapping[Hashable, Any]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a session cost.
+
+    Args:
+        upload_bytes: Client to bytes that it sent, all rounds together.
+        download_bytes: Client to bytes that it received.
+        seconds: Role and stage (``"client masked_input"``) to seconds of computation, all clients together.
+        dropouts: Client to the last stage that it completed, for those that dropped out.
+        clipped_share: Client to the share of its values that ``out_of_range="saturate"`` clipped.
+    """
+
+    upload_bytes: Mapping[Hashable, int]
+    download_bytes: Mapping[Hashable, int]
+    seconds: Mapping[str, float]
+    dropouts: Mapping[Hashable, Stage]
+    clipped_share: Mapping[Hashable, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a simulated session returns. All structures have the form, names, shapes and devices of the updates.
+
+    Args:
+        aggregate: The same as flat float64 vectors, with the exact integer sums.
+        stats: What it cost.
+        verdict: Who learned what, in a sentence.
+        survivors: The clients in the sums.
+        unchanged: Names of integer tensors, which are not aggregated: zero in ``mean``, kept by ``apply``.
+    """
+
+    aggregate: Aggregate
+    stats: Stats
+    verdict: str
+    survivors: tuple[Hashable, ...]
+    unchanged: tuple[str, ...]
+    _structure: Structure
+    _fallback: float | None
+
+    def __repr__(self) -> str:
+        return f"Result({self.verdict!r})"
+
+    @cached_property
+    def mean(self) -> Any:  # noqa: ANN401 - the form of the updates
+        """Weighted mean of the survivors that hold a coordinate, in the dtype given. Withheld: NaN, or ``fallback``."""
+        return self._shaped(self._filled(self.aggregate.mean))
+
+    @cached_property
+    def sum(self) -> Any:  # noqa: ANN401 - the form of the updates
+        """Weighted sum, in the dtype given. Withheld: NaN, or ``fallback``."""
+        return self._shaped(self._filled(self.aggregate.sum))
+
+    @property
+    def weight(self) -> float:
+        """Total weight of the survivors; their number if all weigh the same."""
+        return self.aggregate.total_weight
+
+    @cached_property
+    def coverage(self) -> Any:  # noqa: ANN401 - the form of the updates
+        """Clients that hold each coordinate, int32; None in a uniform session, where nobody knows."""
+        if self.aggregate.plan.session.mode == "uniform":
+            return None
+        return self._shaped(self.aggregate.plan.coverage, "int32")
+
+    @cached_property
+    def withheld(self) -> Any:  # noqa: ANN401 - the form of the updates
+        """Whether each coordinate was kept back by the release rule, bool."""
+        return self._shaped(~self.aggregate.plan.released, "bool")
+
+    def apply(self, start: Any) -> Any:  # noqa: ANN401 - a model, or the form of the updates
+        """The state after the round: ``start`` plus the mean, and ``start`` itself where withheld or unchanged.
+
+        Args:
+            start: A state in the form of the updates, or a PyTorch module, which is then written in place.
+
+        Returns:
+            The new state, or the module.
+
+        Raises:
+            LayoutMismatchError: ``start`` has other names or shapes.
+        """
+        state = state_of(start)
+        named = self._structure.named(state, "start")
+        before = self._structure.arrays(state, "start")
+        step = self.aggregate.plan.session.layout.by_tensor(np.nan_to_num(self.aggregate.mean, nan=0.0))
+        after = {name: before[name].astype(np.float64) + step[name] for name in before}
+        new = self._structure.build(after, lambda name: copy.deepcopy(named[name]))
+        if state is start:
+            return new
+        start.load_state_dict(new)
+        return start
+
+    def _filled(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        return vector if self._fallback is None else np.nan_to_num(vector, nan=self._fallback)
+
+    def _shaped(self, vector: NDArray[Any], dtype: str | None = None) -> Any:  # noqa: ANN401 - the form of the updates
+        by_tensor = self.aggregate.plan.session.layout.by_tensor(vector)
+        return self._structure.build(by_tensor, lambda name: self._structure.zeros(name, dtype), dtype)
+
+
+def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at hand, in that order
+    deltas: Mapping[Hashable, Any],
+    masks: Masks | None = None,
+    weights: Mapping[Hashable, float] | None = None,
+    mode: Mode | None = None,
+    params: Params | None = None,
+    dropouts: Mapping[Hashable, Stage | str] | None = None,
+    seed: bytes | int | None = None,
+    *,
+    layout: Layout | None = None,
+    fallback: float | None = None,
+    observe: Callable[[bytes], None] = lambda _: None,
+) -> Result:
+    """Plays a whole secure aggregation in memory, every message encoded and decoded as on a network.
+
+    Args:
+        deltas: Client to update: a dict of arrays or tensors, a state_dict, a list of arrays, or one array.
+        masks: Client to the coordinates that it holds: bools in the form of its update, a ``Declaration``, or None
+            for all. Values outside a client's mask are ignored.
+        weights: Client to weight, in (0, params.max_weight]; without them all weigh the same.
+        mode: ``"uniform"`` (masks stay secret) or ``"mask-indexed"`` (masks are declared, uploads shrink). Without
+            masks it is uniform; with masks it has to be said.
+        params: The settings.
+        dropouts: Client to the last stage that it completes, as a ``Stage`` or by name. Where a uniform session of
+            pruned updates counts first, all clients take part in the counting.
+        seed: Makes the run repeatable, secrets included: for simulations only.
+        layout: The layout of the updates with its prunable units (``pruning.find_units(model).layout``), which
+            makes the declarations of unit masks a bit a unit.
+        fallback: What to put into ``mean`` and ``sum`` where a coordinate is withheld, instead of NaN.
+        observe: Called with every message on the wire.
+
+    Raises:
+        ParameterError: Settings that contradict each other.
+        InputError: An update, a mask or a weight that cannot be aggregated; ``culprits`` names the client.
+        AbortError: Too many dropouts, or too little coverage.
+    """
+    params = params or Params()
+    mode = _mode(mode, masks)
+    if not deltas:
+        raise InputError("deltas holds no client")
+    structure = Structure.common(deltas.values())
+    layout = _checked_layout(structure, layout)
+    ids = {client: index for index, client in enumerate(deltas)}
+    for name, keys in (("masks", masks), ("weights", weights), ("dropouts", dropouts)):
+        _check_clients(name, keys, ids, complete=name == "weights")
+    contributions = {
+        ids[client]: Contribution(
+            structure.arrays(delta, client),
+            _declared(layout, (masks or {}).get(client), client),
+            None if weights is None else float(weights[client]),
+        )
+        for client, delta in deltas.items()
+    }
+    last_stage = {ids[client]: Stage.of(stage) for client, stage in (dropouts or {}).items()}
+    names = dict(enumerate(deltas))
+    _check_inputs(params, layout, contributions, names)
+    entropy_of = _entropy(seed)
+
+    def session(**settings: Any) -> Session:  # noqa: ANN401 - forwarded
+        return Session(id=entropy_of(None)(ID_BYTES), mode=mode, **settings)
+
+    traffic = driver.Traffic()
+    counted = None
+    if mode == "uniform" and masks:
+        counting = session(params=counts.counting_params(params), layout=counts.counting_layout(layout))
+        bits = {id_: Contribution(counts.bits(layout, _mask_of(c))) for id_, c in contributions.items()}
+        played = driver.run(counting, bits, entropy_of=entropy_of, observe=observe)
+        sums = counting.layout.by_tensor(played.aggregate.sum)
+        counted = CountedCoverage(frozenset(played.aggregate.survivors), counts.least_coverage(layout, sums))
+        traffic.add(played.traffic, "counting: ")
+    main = session(params=params, layout=layout, weighted=weights is not None, counted=counted)
+    played = driver.run(main, contributions, last_stage, entropy_of=entropy_of, observe=observe)
+    traffic.add(played.traffic)
+    return Result(
+        aggregate=played.aggregate,
+        stats=Stats(
+            upload_bytes={names[id_]: count for id_, count in traffic.upload_bytes.items()},
+            download_bytes={names[id_]: count for id_, count in traffic.download_bytes.items()},
+            seconds=traffic.seconds,
+            dropouts={names[id_]: stage for id_, stage in last_stage.items() if stage < Stage.UNMASK},
+            clipped_share={names[id_]: share for id_, share in played.clipped_share.items()},
+        ),
+        verdict=f"simulation: this process saw every update; {verdict(played.aggregate)}",
+        survivors=tuple(names[id_] for id_ in played.aggregate.survivors),
+        unchanged=structure.unchanged,
+        _structure=structure,
+        _fallback=fallback,
+    )
+
+
+def delta(model_or_state: Any, start: Any) -> Any:  # noqa: ANN401 - a model, or any form of update
+    """What training changed: the update that ``simulate`` takes.
+
+    Args:
+        model_or_state: The trained model, or its state.
+        start: The state before training (a copy: ``copy.deepcopy(model.state_dict())``), or a model.
+
+    Returns:
+        ``model_or_state - start`` in the same form; tied parameters stay tied.
+
+    Raises:
+        LayoutMismatchError: Different names, shapes or dtypes.
+        InputError: Both share their memory, so that the difference would always be zero.
+    """
+    after, before = state_of(model_or_state), state_of(start)
+    structure = Structure(after, ties_in(after))
+    old, new = structure.arrays(before, "start"), structure.arrays(after, "model")
+    if all(np.shares_memory(new[name], old[name]) for name in new if new[name].size):
+        raise InputError("start shares its memory with the model: copy.deepcopy(model.state_dict()) before training")
+    named_old, named_new = structure.named(before, "start"), structure.named(after, "model")
+    difference = {name: new[name].astype(np.float64) - old[name] for name in new}
+    return structure.build(difference, lambda name: named_new[name] - named_old[name])
+
+
+def _mode(mode: Mode | None, masks: Masks | None) -> Mode:
+    if mode is None:
+        if masks:
+            raise ParameterError(
+                "masks are given: set mode='uniform' (masks stay secret, uploads stay whole) or "
+                "mode='mask-indexed' (masks are declared, uploads shrink)"
+            )
+        return "uniform"
+    return mode
+
+
+def _checked_layout(structure: Structure, layout: Layout | None) -> Layout:
+    found = structure.layout
+    if layout is None:
+        return found
+    shapes = {tensor.name: tensor.shape for tensor in found.tensors}
+    if {tensor.name: tensor.shape for tensor in layout.tensors} != shapes:
+        raise LayoutMismatchError("the layout given names other tensors, or other shapes, than the updates have")
+    return layout
+
+
+def _check_clients(
+    name: str, keys: Mapping[Hashable, Any] | None, ids: Mapping[Hashable, int], *, complete: bool
+) -> None:
+    unknown = [client for client in keys or () if client not in ids]
+    if unknown:
+        raise UnknownClientError(f"{name} names clients without an update: {unknown}", culprits=unknown)
+    missing = [client for client in ids if keys is not None and complete and client not in keys]
+    if missing:
+        raise WeightError(f"{name} leaves out clients: {missing}", culprits=missing)
+
+
+def _declared(layout: Layout, mask: Any, client: Hashable) -> Declaration | None:  # noqa: ANN401 - any form of mask
+    if mask is None or isinstance(mask, Declaration):
+        return mask
+    return declaration.of_coordinates(layout, mask_vector(layout, mask, client), Provenance.DATA)
+
+
+def _mask_of(contribution: Contribution) -> Declaration:
+    return contribution.mask if isinstance(contribution.mask, Declaration) else declaration.FULL
+
+
+def _check_inputs(
+    params: Params, layout: Layout, contributions: Mapping[int, Contribution], names: Mapping[int, Hashable]
+) -> None:
+    """Refuses before the session starts what each client would refuse in the middle of it."""
+    for id_, contribution in contributions.items():
+        try:
+            own = declaration.expand(layout, _mask_of(contribution))
+            encoding.check_update(layout, params, contribution.update, own)
+            if contribution.weight is not None:
+                encoding.encode_weight(params, contribution.weight)
+        except InputError as error:
+            raise type(error)(f"client {names[id_]}: {error}", culprits=[names[id_]]) from None
+
+
+def _entropy(seed: bytes | int | None) -> Callable[[int | None], Callable[[int], bytes]]:
+    """A source of random bytes for each client and for the server; asked twice, the same source goes on."""
+    if seed is None:
+        return lambda _: os.urandom
+    root = seed if isinstance(seed, bytes) else str(seed).encode()
+    sources: dict[int | None, SeededEntropy] = {}
+    return lambda id_: sources.setdefault(id_, SeededEntropy(root + b"/" + str(id_).encode()))
