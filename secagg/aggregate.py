@@ -73,7 +73,7 @@ def _denominators(
     count = plan.released_count
     match plan.slots:
         case "coordinates":
-            return slots[:-1] / per_unit, int(slots[-1]) / per_unit
+            return (slots[:-1] / per_unit).astype(np.float64), int(slots[-1]) / per_unit
         case "total":
             total = int(slots[0]) / per_unit
             if session.mode == "uniform":

@@ -50,7 +50,7 @@ class Tensor:
     unit_axes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.unit_axes) > 2:  # noqa: PLR2004 - coverage is a matrix product of two axes
+        if len(self.unit_axes) > 2:
             raise ParameterError(f"{self.name}: units on more than two axes")
         for axis, units in self.unit_axes.items():
             if not 0 <= axis < len(self.shape) or len(units) != self.shape[axis]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import numpy as np
 
+from secagg.declaration import Declaration
 from secagg.errors import DecodingError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from secagg.declaration import Declaration
 
 VERSION = 1
 

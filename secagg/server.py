@@ -197,7 +197,7 @@ class Server:
     def _check_keys(self, message: AdvertiseKeys) -> None:
         known = {key for m in _only(self._answers, AdvertiseKeys).values() for key in (m.masking_key, m.transport_key)}
         mine = {message.masking_key, message.transport_key}
-        if len(mine) < 2 or mine & known:  # noqa: PLR2004 - two keys
+        if len(mine) < 2 or mine & known:
             raise KeyAgreementError("a public key is used twice", culprits=[message.sender])
 
     def _close_advertise_keys(self, answers: dict[int, AdvertiseKeys]) -> dict[int, bytes]:

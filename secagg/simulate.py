@@ -75,12 +75,12 @@ class Result:
         return f"Result({self.verdict!r})"
 
     @cached_property
-    def mean(self) -> Any:  # noqa: ANN401 - the form of the updates
+    def mean(self) -> Any:
         """Weighted mean of the survivors that hold a coordinate, in the dtype given. Withheld: NaN, or ``fallback``."""
         return self._shaped(self._filled(self.aggregate.mean))
 
     @cached_property
-    def sum(self) -> Any:  # noqa: ANN401 - the form of the updates
+    def sum(self) -> Any:
         """Weighted sum, in the dtype given. Withheld: NaN, or ``fallback``."""
         return self._shaped(self._filled(self.aggregate.sum))
 
@@ -90,18 +90,18 @@ class Result:
         return self.aggregate.total_weight
 
     @cached_property
-    def coverage(self) -> Any:  # noqa: ANN401 - the form of the updates
+    def coverage(self) -> Any:
         """Clients that hold each coordinate, int32; None in a uniform session, where nobody knows."""
         if self.aggregate.plan.session.mode == "uniform":
             return None
         return self._shaped(self.aggregate.plan.coverage, "int32")
 
     @cached_property
-    def withheld(self) -> Any:  # noqa: ANN401 - the form of the updates
+    def withheld(self) -> Any:
         """Whether each coordinate was kept back by the release rule, bool."""
         return self._shaped(~self.aggregate.plan.released, "bool")
 
-    def apply(self, start: Any) -> Any:  # noqa: ANN401 - a model, or the form of the updates
+    def apply(self, start: Any) -> Any:
         """The state after the round: ``start`` plus the mean, and ``start`` itself where withheld or unchanged.
 
         Args:
@@ -127,7 +127,7 @@ class Result:
     def _filled(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         return vector if self._fallback is None else np.nan_to_num(vector, nan=self._fallback)
 
-    def _shaped(self, vector: NDArray[Any], dtype: str | None = None) -> Any:  # noqa: ANN401 - the form of the updates
+    def _shaped(self, vector: NDArray[Any], dtype: str | None = None) -> Any:
         by_tensor = self.aggregate.plan.session.layout.by_tensor(vector)
         return self._structure.build(by_tensor, lambda name: self._structure.zeros(name, dtype), dtype)
 
@@ -190,7 +190,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     _check_inputs(params, layout, contributions, names)
     entropy_of = _entropy(seed)
 
-    def session(**settings: Any) -> Session:  # noqa: ANN401 - forwarded
+    def session(**settings: Any) -> Session:
         return Session(id=entropy_of(None)(ID_BYTES), mode=mode, **settings)
 
     traffic = driver.Traffic()
@@ -222,7 +222,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     )
 
 
-def delta(model_or_state: Any, start: Any) -> Any:  # noqa: ANN401 - a model, or any form of update
+def delta(model_or_state: Any, start: Any) -> Any:
     """What training changed: the update that ``simulate`` takes.
 
     Args:
@@ -278,7 +278,7 @@ def _check_clients(
         raise WeightError(f"{name} leaves out clients: {missing}", culprits=missing)
 
 
-def _declared(layout: Layout, mask: Any, client: Hashable) -> Declaration | None:  # noqa: ANN401 - any form of mask
+def _declared(layout: Layout, mask: Any, client: Hashable) -> Declaration | None:
     if mask is None or isinstance(mask, Declaration):
         return mask
     return declaration.of_coordinates(layout, mask_vector(layout, mask, client), Provenance.DATA)

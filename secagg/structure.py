@@ -92,7 +92,7 @@ class Structure:
 
     def build(
         self, aggregated: Mapping[str, NDArray[Any]], unchanged: Callable[[str], Any], dtype: str | None = None
-    ) -> Any:  # noqa: ANN401 - whatever form the caller's update has
+    ) -> Any:
         """A structure like the example's.
 
         Args:
@@ -117,7 +117,7 @@ class Structure:
             case _:
                 return tuple(leaves.values())
 
-    def zeros(self, name: str, dtype: str | None = None) -> Any:  # noqa: ANN401 - as ``build``
+    def zeros(self, name: str, dtype: str | None = None) -> Any:
         """A leaf of zeros like the named one."""
         leaf = self.leaves[name]
         return _like(leaf, np.zeros(leaf.shape), dtype or leaf.dtype)
@@ -183,7 +183,7 @@ def ties_in(update: object) -> dict[str, str]:
     return ties
 
 
-def state_of(model_or_state: object) -> Any:  # noqa: ANN401 - a state_dict, or whatever was given
+def state_of(model_or_state: object) -> Any:
     """The state_dict of a module; anything else as it is."""
     state_dict = getattr(model_or_state, "state_dict", None)
     return model_or_state if state_dict is None else state_dict()
@@ -202,7 +202,7 @@ def _kind_of(value: object) -> str:
     )
 
 
-def named_leaves(value: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the accepted forms
+def named_leaves(value: Any) -> dict[str, Any]:
     """The leaves of a structure by name: keys, or positions.
 
     Raises:
@@ -221,7 +221,7 @@ def named_leaves(value: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the acc
     return named
 
 
-def _leaf(name: str, value: Any) -> Leaf:  # noqa: ANN401 - an array or a tensor
+def _leaf(name: str, value: Any) -> Leaf:
     dtype = str(value.dtype).removeprefix("torch.")
     if dtype not in FLOATS and not dtype.startswith(("int", "uint", "bool")):
         raise InputError(f"{name} holds {dtype}, which cannot be aggregated")
@@ -233,7 +233,7 @@ def _is_torch(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401 - an array or a tensor
+def _to_numpy(value: Any) -> NDArray[Any]:
     if not _is_torch(value):
         return np.asarray(value)
     value = value.detach().cpu()
@@ -242,7 +242,7 @@ def _to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401 - an array or a tenso
     return np.asarray(value.numpy())
 
 
-def _like(leaf: Leaf, values: NDArray[Any], dtype: str) -> Any:  # noqa: ANN401 - an array or a tensor
+def _like(leaf: Leaf, values: NDArray[Any], dtype: str) -> Any:
     if not _is_torch(leaf.like):
         return np.asarray(values).astype(dtype).reshape(leaf.shape)
     torch = sys.modules["torch"]
