@@ -28,7 +28,7 @@ from secagg.errors import (
     UnknownClientError,
     UnmaskRefusedError,
 )
-from secagg.keys import SEED_BYTES, KeyPair, seal, unseal
+from secagg.keys import SEED_BYTES, KeyPair, check_public, seal, unseal
 from secagg.release import Plan
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Masked:
     """The masked vector is out; only shares of others are still needed."""
 
     plan: Plan = field(repr=False)
+    graph: Graph = field(repr=False)
     own_share: messages.RevealedShare = field(repr=False)
     held: Mapping[int, HeldShares] = field(repr=False)
 
@@ -160,14 +161,14 @@ class Client:
         h1 = transcript.h1(self.session, message, graph.degree, threshold)
 
         neighbours = sorted(graph.neighbours(self.id))
-        agreed = {peer: _agree(state.masking, members[peer].masking_key, peer) for peer in neighbours}
+        agreed = {peer: state.masking.agree(members[peer].masking_key) for peer in neighbours}
         points = {
             holder: 1 + index for index, holder in enumerate(members) if holder == self.id or holder in neighbours
         }
         self_seed = self._entropy(SEED_BYTES)
         dealt = self._deal(self_seed, state.masking.seed, threshold, points)
         sealed = tuple(
-            self._seal(dealt[holder], holder, _agree(state.transport, members[holder].transport_key, holder), h1)
+            self._seal(dealt[holder], holder, state.transport.agree(members[holder].transport_key), h1)
             for holder in neighbours
         )
         participant = messages.Participant(self.id, declared, bucket)
@@ -229,7 +230,7 @@ class Client:
         hidden = self._mask(state, plan, integers, h2, neighbours)
         check = b"".join(number.to_bytes(8, "little") for number in hidden.checks)
         answer = messages.MaskedInput(self.session.id, self.id, check, plan.ring.pack(hidden.vector))
-        self._state = Masked(plan=plan, own_share=state.own_share, held=held)
+        self._state = Masked(plan=plan, graph=state.graph, own_share=state.own_share, held=held)
         return messages.encode(answer)
 
     def unmask(self, request: bytes) -> bytes:
@@ -249,6 +250,8 @@ class Client:
         if self.id not in survivors:
             raise UnmaskRefusedError("the survivor list leaves out this client, which sent its vector")
         state.plan.check_survivors(survivors)
+        if not state.graph.connects(survivors):
+            raise UnmaskRefusedError("the survivors fall apart in the masking graph: each part's sum would open")
         alive = set(survivors)
         shares = [
             (dealer, held.self_seed if dealer in alive else held.masking_key) for dealer, held in state.held.items()
@@ -352,7 +355,7 @@ class Client:
                 hidden.apply(masking.MaskKey(term.sign, masking.self_key(state.self_seed, h2)))
                 continue
             key = masking.pairwise_key(state.agreed[term.peer], h2, self.id, term.peer)
-            hidden.apply(masking.MaskKey(term.sign, key, plan.places(term.peer)[mine]))
+            hidden.apply(masking.MaskKey(term.sign, key, plan.overlap(self.id, term.peer)))
         return hidden
 
 
@@ -372,19 +375,18 @@ def _split_box(sealed: messages.SealedShares, holder: int, plaintext: bytes) -> 
 
 
 def _members(roster: messages.Roster) -> dict[int, messages.Member]:
-    """The roster by id, after checking its order and that no key appears twice."""
+    """The roster by id, after checking its order, its keys, and that no key appears twice."""
     members = _ascending(roster.members)
+    for member in roster.members:
+        try:
+            check_public(member.masking_key)
+            check_public(member.transport_key)
+        except KeyAgreementError as error:
+            raise KeyAgreementError(str(error), culprits=[member.id]) from None
     keys = [key for member in roster.members for key in (member.masking_key, member.transport_key)]
     if len(set(keys)) != len(keys):
         raise KeyAgreementError("the roster holds a public key twice")
     return members
-
-
-def _agree(mine: KeyPair, public: bytes, peer: int) -> bytes:
-    try:
-        return mine.agree(public)
-    except KeyAgreementError as error:
-        raise KeyAgreementError(str(error), culprits=[peer]) from None
 
 
 PartType = TypeVar("PartType", messages.Member, messages.Participant)

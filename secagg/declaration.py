@@ -1,8 +1,8 @@
 """Declarations: how a client says which coordinates it holds.
 
-Canonical, so that equal sets have equal bytes within a kind: padding bits are zero, and of two codings of a bitmap
-the shorter one is the only valid one. Unstructured bitmaps use Elias-Fano coding (P. Elias, JACM 21(2), 1974) where
-that beats one bit a coordinate, which is below about a quarter of either symbol.
+Canonical, so that each choice of layers, units or coordinates has one valid coding: padding bits are zero, and of two
+codings of a bitmap only the shorter one is accepted. Unstructured bitmaps use Elias-Fano coding (P. Elias, JACM 21(2),
+1974) where that beats one bit a coordinate, which is below about a quarter of either symbol.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from secagg.errors import DecodingError, LayoutMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -117,17 +117,8 @@ def read_units(layout: Layout, declaration: Declaration) -> NDArray[np.bool_]:
     return _unpacked(declaration.data, layout.unit_count)
 
 
-def coverage(
-    layout: Layout,
-    declarations: Iterable[Declaration],
-    expanded: Callable[[Declaration], NDArray[np.bool_]],
-) -> NDArray[np.int32]:
+def coverage(layout: Layout, declarations: Iterable[Declaration]) -> NDArray[np.int32]:
     """How many of the declarations hold each coordinate, (layout.size,) int32.
-
-    Args:
-        layout: The layout.
-        declarations: One for each client.
-        expanded: ``expand`` for this layout, or a memory of it.
 
     Raises:
         DecodingError: As ``expand``.
@@ -140,7 +131,7 @@ def coverage(
         counts += layout.count_by_units(np.repeat(rows, [times for _, times in structured], axis=0))
     for declaration, times in counted.items():
         if declaration.kind != "units":
-            counts += expanded(declaration) * np.int32(times)
+            counts += expand(layout, declaration) * np.int32(times)
     return counts
 
 

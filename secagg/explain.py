@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ class Explanation:
         reason: ``required`` with the settings that it comes from.
         tensors: One entry for each tensor.
         mode: The mode explained.
+        privacy_floor: ``min_cohort + corrupt``.
+        participation: The participation threshold.
     """
 
     clients: int
@@ -51,6 +54,8 @@ class Explanation:
     reason: str
     tensors: tuple[TensorRelease, ...]
     mode: Mode
+    privacy_floor: int
+    participation: float
 
     @property
     def withheld_share(self) -> float:
@@ -59,15 +64,21 @@ class Explanation:
 
     @property
     def remedy(self) -> str:
-        """Which setting frees what is withheld; empty if nothing is."""
+        """Which settings free what is withheld; empty if nothing is."""
         if not self.withheld_share:
             return ""
         least = min(t.least_coverage for t in self.tensors if t.withheld)
-        missing = self.required - least
-        if missing <= self.max_dropouts:
-            return f"max_dropouts={self.max_dropouts - missing} would release everything"
-        other = "use mode='uniform', or " if self.mode == "mask-indexed" else ""
-        return f"{other}let {missing} more clients hold the least covered coordinates"
+        if least < self.privacy_floor:
+            return (
+                f"let {self.privacy_floor - least} more clients hold the least covered coordinates, "
+                "or send whole updates in mode='uniform', without masks"
+            )
+        settings = []
+        if self.privacy_floor + self.max_dropouts > least:
+            settings.append(f"max_dropouts={least - self.privacy_floor}")
+        if self.participation * self.clients > least:
+            settings.append(f"participation={math.floor(100 * least / self.clients) / 100:g}")
+        return f"{' and '.join(settings)} would release everything"
 
     def __str__(self) -> str:
         width = max(len(t.name) for t in self.tensors)
@@ -112,11 +123,13 @@ def explain(params: Params, masks: Mapping[Any, Any], mode: Mode, layout: Layout
             for tensor, place in layout.slices()
         ),
         mode=mode,
+        privacy_floor=params.privacy_floor,
+        participation=params.participation,
     )
 
 
 def _coverage(layout: Layout, declared: list[Declaration], mode: Mode) -> NDArray[np.int32]:
     if mode == "mask-indexed":
-        return declaration.coverage(layout, declared, lambda one: declaration.expand(layout, one))
+        return declaration.coverage(layout, declared)
     bits = [counts.bits(layout, one) for one in declared]
     return counts.least_coverage(layout, {name: np.sum([b[name] for b in bits], axis=0) for name in bits[0]})

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from secagg.errors import ParameterError
 from secagg.prg import SeededEntropy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 COMPLETE_UP_TO = 200
 SECURITY_BITS = 40
@@ -43,11 +44,25 @@ class Graph:
         keyed = sorted((entropy(SEED_BYTES), client) for client in sorted(clients))
         return cls(tuple(client for _, client in keyed), degree)
 
+    @cached_property
+    def _place(self) -> dict[int, int]:
+        return {client: place for place, client in enumerate(self.order)}
+
+    def connects(self, clients: Collection[int]) -> bool:
+        """Whether the given clients stay connected when all others are gone."""
+        if self.degree >= len(self.order) - 1:
+            return True
+        left, frontier = set(clients), set(list(clients)[:1])
+        while frontier:
+            left -= frontier
+            frontier = {peer for client in frontier for peer in self.neighbours(client) if peer in left}
+        return not left
+
     def neighbours(self, client: int) -> frozenset[int]:
         """The clients joined to ``client``."""
         if self.degree >= len(self.order) - 1:
             return frozenset(self.order) - {client}
-        place = self.order.index(client)
+        place = self._place[client]
         steps = range(1, self.degree // 2 + 1)
         return frozenset(self.order[(place + sign * step) % len(self.order)] for step in steps for sign in (1, -1))
 
@@ -58,12 +73,7 @@ def majority(holders: int) -> int:
 
 
 def smallest_degree(clients: int, lost: int, corrupt: int) -> tuple[int, int]:
-    """Degree k and share threshold t of a random Harary graph that holds with the failure probabilities below.
-
-    Except with probability 2^-40 over the ring permutation, the clients that are neither lost nor corrupt stay
-    connected (else a part's sum would open), and nobody has t corrupt neighbours. Except with probability 2^-20,
-    everybody keeps t live share holders (else the round aborts). Union bounds over hypergeometric tails, as in Bell
-    et al., section 3.3. The threshold is the largest that qualifies, up to a majority of the holders.
+    """Degree k and share threshold t of the sparsest random Harary graph that ``threshold_for`` accepts.
 
     Args:
         clients: Clients on the ring, n.
@@ -74,24 +84,32 @@ def smallest_degree(clients: int, lost: int, corrupt: int) -> tuple[int, int]:
         ParameterError: No degree below the complete graph suffices.
     """
     for degree in range(2, clients - 1, 2):
-        if _log2_all_gone(clients, lost + corrupt, degree // 2) + math.log2(clients) > -SECURITY_BITS:
-            continue
-        holders = degree + 1
-        least = _smallest_safe_threshold(clients, corrupt, degree)
-        for threshold in range(majority(holders), least - 1, -1):
-            if _log2_tail(clients, lost, degree, holders - threshold + 1) + math.log2(clients) <= -LIVENESS_BITS:
-                return degree, threshold
+        threshold = threshold_for(degree, clients, lost, corrupt)
+        if threshold is not None:
+            return degree, threshold
     raise ParameterError(
         f"no sparse graph of {clients} clients tolerates {lost} dropouts and {corrupt} corrupt ones: "
         "lower max_dropouts or corrupt, or set neighbours to the number of clients"
     )
 
 
-def _smallest_safe_threshold(clients: int, corrupt: int, degree: int) -> int:
-    for threshold in range(2, degree + 1):
-        if _log2_tail(clients, corrupt, degree, threshold) + math.log2(clients) <= -SECURITY_BITS:
+def threshold_for(degree: int, clients: int, lost: int, corrupt: int) -> int | None:
+    """The share threshold t with which a random Harary graph of this degree holds, or None if there is none.
+
+    Except with probability 2^-40 over the ring permutation, the clients that are neither lost nor corrupt stay
+    connected (else a part's sum would open), and nobody has t corrupt neighbours. Except with probability 2^-20,
+    everybody keeps t live share holders (else the round aborts). Union bounds over hypergeometric tails, as in Bell
+    et al., section 3.3. The threshold is the largest that qualifies, up to a majority of the holders.
+    """
+    each = math.log2(clients)
+    if _log2_all_gone(clients, lost + corrupt, degree // 2) + each > -SECURITY_BITS:
+        return None
+    for threshold in range(majority(degree + 1), 1, -1):
+        # A dropout's own share is lost with it: only its neighbours can rebuild its key.
+        lively = _log2_tail(clients, lost, degree, degree - threshold + 1) + each <= -LIVENESS_BITS
+        if lively and _log2_tail(clients, corrupt, degree, threshold) + each <= -SECURITY_BITS:
             return threshold
-    return degree + 1
+    return None
 
 
 def _log2_all_gone(clients: int, gone: int, window: int) -> float:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SEED_BYTES = 32
 PUBLIC_BYTES = 32
+_CURVE_PRIME = 2**255 - 19
 _NONCE = bytes(12)  # every sealing key is used for one message
 
 
@@ -52,6 +53,20 @@ class KeyPair:
             )
         except ValueError:
             raise KeyAgreementError("a public key is malformed or of low order") from None
+
+
+def check_public(public: bytes) -> None:
+    """Refuses a public key that is of low order, or not the canonical encoding of its point.
+
+    X25519 reads 32 bytes as a number mod 2^255 - 19 and ignores the top bit, so a key has several spellings; only the
+    smallest is accepted, which makes comparing keys as bytes sound.
+
+    Raises:
+        KeyAgreementError: It is either.
+    """
+    if int.from_bytes(public, "little") >= _CURVE_PRIME:
+        raise KeyAgreementError("a public key is not in canonical form")
+    KeyPair(bytes(SEED_BYTES)).agree(public)
 
 
 def seal(secret: bytes, plaintext: bytes, *context: bytes) -> bytes:

@@ -50,6 +50,8 @@ class Tensor:
     unit_axes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        axes = {int(axis): tuple(int(unit) for unit in units) for axis, units in self.unit_axes.items()}
+        object.__setattr__(self, "unit_axes", axes)
         if len(self.unit_axes) > 2:
             raise ParameterError(f"{self.name}: units on more than two axes")
         for axis, units in self.unit_axes.items():
@@ -87,8 +89,12 @@ class Layout:
         names = [tensor.name for tensor in self.tensors]
         if not names:
             raise ParameterError("a layout needs at least one floating-point tensor")
+        if not self.size:
+            raise ParameterError("a layout needs at least one coordinate: all its tensors are empty")
         if len(set(names)) != len(names):
             raise ParameterError("a layout names a tensor twice")
+        if any(size < 1 for size in self.unit_groups.values()):
+            raise ParameterError("a unit group needs at least one unit")
         for tensor in self.tensors:
             for units in tensor.unit_axes.values():
                 if units and not (min(units) >= NO_UNIT and max(units) < self.unit_count):

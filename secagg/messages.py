@@ -137,7 +137,7 @@ class Unmask(Message, frozen=True, tag="Unmask"):
 
 def write_bitmap(chosen: Collection[int], clients: Sequence[int]) -> bytes:
     """Which of ``clients`` are chosen, a bit each."""
-    return np.packbits([client in chosen for client in clients]).tobytes()
+    return np.packbits(np.array([client in chosen for client in clients], bool)).tobytes()
 
 
 def read_bitmap(data: bytes, clients: Sequence[int]) -> tuple[int, ...]:

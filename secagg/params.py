@@ -18,8 +18,11 @@ Mode = Literal["uniform", "mask-indexed"]
 Weighting = Literal["hidden", "public", "average"]
 OutOfRange = Literal["refuse", "saturate"]
 
+Pairs = tuple[tuple[str, float], ...]
+
 SMALLEST_COHORT = 2
 MOST_LEVELS = 2**48
+SMALLEST_RANGE, LARGEST_RANGE = 1e-30, 1e30  # sums and scales stay finite in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Params:
         participation: Participation threshold of the learning rule: a coordinate held by fewer than this share of
             the clients is withheld even where privacy would allow it. In [0, 1].
         value_range: Largest magnitude of a value, for all tensors, or per tensor name (``"*"`` for the rest).
-            Public: never choose it from private data.
+            Public: never choose it from private data. A mapping is kept as sorted pairs.
         levels: Number of steps that [-value_range, value_range] is divided into. More levels, more precision, and
             a wider ring: n * levels decides between 16, 24, 32 and 64 bits a coordinate.
         out_of_range: ``"refuse"`` raises ``OutOfRangeError``; ``"saturate"`` clips and reports the share clipped.
@@ -58,7 +61,7 @@ class Params:
     max_dropouts: int | None = None
     corrupt: int = 0
     participation: float = 0.0
-    value_range: float | Mapping[str, float] = 4.0
+    value_range: float | Mapping[str, float] | Pairs = 4.0
     levels: int = 2**20
     out_of_range: OutOfRange = "refuse"
     max_weight: float = 1.0
@@ -69,17 +72,20 @@ class Params:
     adversary: Literal["semi-honest"] = "semi-honest"
 
     def __post_init__(self) -> None:
-        if isinstance(self.value_range, Mapping):
-            object.__setattr__(self, "value_range", dict(self.value_range))
-        ranges = self.value_range.values() if isinstance(self.value_range, Mapping) else (self.value_range,)
+        for name in ("participation", "max_weight", "value_range"):
+            object.__setattr__(self, name, _floats(name, getattr(self, name)))
+        ranges = [self.value_range] if isinstance(self.value_range, float) else [r for _, r in self._pairs]
         checks = {
             "min_cohort must be an integer of at least 2": _whole(self.min_cohort, SMALLEST_COHORT),
             "max_dropouts must be an integer of at least 0, or None": _whole_or_none(self.max_dropouts, 0),
             "corrupt must be an integer of at least 0": _whole(self.corrupt, 0),
             "participation must be in [0, 1]": 0 <= self.participation <= 1,
-            "value_range must be positive and finite": all(math.isfinite(r) and r > 0 for r in ranges),
+            f"value_range must lie in [{SMALLEST_RANGE:g}, {LARGEST_RANGE:g}]": bool(ranges)
+            and all(SMALLEST_RANGE <= r <= LARGEST_RANGE for r in ranges),
             f"levels must be an integer from 4 to {MOST_LEVELS}": _whole(self.levels, 4) and self.levels <= MOST_LEVELS,
-            "max_weight must be positive and finite": math.isfinite(self.max_weight) and self.max_weight > 0,
+            f"max_weight must lie in [{SMALLEST_RANGE:g}, {LARGEST_RANGE:g}]": SMALLEST_RANGE
+            <= self.max_weight
+            <= LARGEST_RANGE,
             "share_threshold must exceed corrupt and be at least 2, or be None": _whole_or_none(
                 self.share_threshold, max(2, self.corrupt + 1)
             ),
@@ -106,7 +112,7 @@ class Params:
     @property
     def digest(self) -> bytes:
         """SHA-256 over every setting."""
-        text = repr(sorted((key, _plain(value)) for key, value in asdict(self).items()))
+        text = repr(sorted(asdict(self).items()))
         return hashlib.sha256(b"secagg params" + text.encode()).digest()
 
     def range_of(self, tensor: str) -> float:
@@ -115,13 +121,17 @@ class Params:
         Raises:
             ParameterError: ``value_range`` is a mapping without that name and without ``"*"``.
         """
-        if not isinstance(self.value_range, Mapping):
-            return float(self.value_range)
-        if tensor in self.value_range:
-            return float(self.value_range[tensor])
-        if "*" in self.value_range:
-            return float(self.value_range["*"])
+        if isinstance(self.value_range, float):
+            return self.value_range
+        ranges = dict(self._pairs)
+        for name in (tensor, "*"):
+            if name in ranges:
+                return ranges[name]
         raise ParameterError(f"value_range has no entry for {tensor}: add it, or '*' for all others")
+
+    @property
+    def _pairs(self) -> Pairs:
+        return self.value_range if isinstance(self.value_range, tuple) else ()
 
     def dropouts_tolerated(self, clients: int, threshold: int) -> int:
         """D for ``clients`` that completed ShareKeys: at most ``max_dropouts``, never below the thresholds."""
@@ -166,5 +176,13 @@ def _whole_or_none(value: object, least: int) -> bool:
     return value is None or _whole(value, least)
 
 
-def _plain(value: object) -> object:
-    return sorted(value.items()) if isinstance(value, dict) else value
+def _floats(name: str, value: Any) -> float | Pairs:
+    """A number as a float, a mapping as sorted pairs: equal settings have equal digests however they were spelled."""
+    try:
+        if isinstance(value, (Mapping, tuple)):
+            return tuple(sorted((str(key), float(number)) for key, number in dict(value).items()))
+        return float(value)
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f"{name} must be a number" + (", or a mapping to numbers" * (name == "value_range"))
+        ) from None

@@ -11,7 +11,7 @@ whose sums are the denominators. They obey the same rule.
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -62,7 +62,8 @@ class Plan:
                 f"{n} clients completed ShareKeys, but {max(params.privacy_floor, threshold)} are needed "
                 f"(min_cohort {params.min_cohort} + corrupt {params.corrupt}; share_threshold {threshold})"
             )
-        self._expanded = lru_cache(maxsize=EXPANSIONS_KEPT)(partial(declaration.expand, session.layout))
+        self._held = lru_cache(maxsize=EXPANSIONS_KEPT)(self._held_of)
+        self._places = lru_cache(maxsize=EXPANSIONS_KEPT)(self._places_of)
         self.dropouts = params.dropouts_tolerated(n, threshold)
         self.fewest_survivors = n - self.dropouts
         self.required = params.coverage_required(n, self.dropouts)
@@ -118,25 +119,26 @@ class Plan:
 
     def held(self, client: int) -> NDArray[np.bool_]:
         """Which released coordinates a client sends: all in uniform mode. (released_count,) bool."""
-        return self._expanded(self._declaration(client))[self.released]
+        return self._held(self._declaration(client))
 
     def places(self, client: int) -> NDArray[np.bool_]:
         """Which places of the full vector a client fills, (length,) bool."""
-        held = self.held(client)
-        match self.slots:
-            case "none":
-                return held
-            case "total" | "coordinates":
-                return np.concatenate([held, np.ones(self.slot_count, bool)])
-            case "groups":
-                return np.concatenate([held, np.array([client in group for group in self.groups])])
+        return self._places(self._declaration(client))
+
+    def overlap(self, client: int, peer: int) -> NDArray[np.bool_] | None:
+        """Which of the places that ``client`` fills ``peer`` fills too, in order; None if all of them."""
+        mine, theirs = self.places(client), self.places(peer)
+        if mine is theirs:
+            return None
+        common = theirs[mine]
+        return None if common.all() else common
 
     def survivors_coverage(self, survivors: Iterable[int]) -> NDArray[np.int32]:
         """How many survivors surely hold each released coordinate, (released_count,) int32."""
-        alive = [self._declaration(client) for client in survivors]
-        if self.session.counted is None:
-            return declaration.coverage(self.session.layout, alive, self._expanded)[self.released]
-        return self.coverage[self.released] - np.int32(len(self.clients) - len(alive))
+        left = self.coverage[self.released]
+        for client in set(self.clients).difference(survivors):
+            left -= self.held(client)
+        return left
 
     def check_survivors(self, survivors: Sequence[int]) -> None:
         """Refuses survivors among whom a released place would have fewer than ``min_cohort + corrupt`` holders.
@@ -165,7 +167,8 @@ class Plan:
             if tensor.size
         )
         reason = self.session.params.explain_requirement(len(self.clients), self.dropouts)
-        knobs = ["lower max_dropouts"] if self.dropouts else []
+        by_participation = self.required > self.session.params.privacy_floor + self.dropouts
+        knobs = ["lower participation"] if by_participation else ["lower max_dropouts"] * bool(self.dropouts)
         return f"coverage {least} < {reason} for {where}: {' or '.join([*knobs, *remedies])}"
 
     @property
@@ -175,12 +178,26 @@ class Plan:
     def _declaration(self, client: int) -> Declaration:
         return self.participants[client].declaration
 
+    def _held_of(self, declared: Declaration) -> NDArray[np.bool_]:
+        return declaration.expand(self.session.layout, declared)[self.released]
+
+    def _places_of(self, declared: Declaration) -> NDArray[np.bool_]:
+        held = self._held(declared)
+        match self.slots:
+            case "none":
+                return held
+            case "total" | "coordinates":
+                return np.concatenate([held, np.ones(self.slot_count, bool)])
+            case "groups":
+                mine = [any(self._declaration(client) == declared for client in group) for group in self.groups]
+                return np.concatenate([held, np.array(mine)])
+
     def _coverage(self) -> NDArray[np.int32]:
         """Counts of the declarations; in uniform mode, the counted lower bound less everybody who is missing."""
         counted = self.session.counted
         if counted is None:
             declared = map(self._declaration, self.clients)
-            return declaration.coverage(self.session.layout, declared, self._expanded)
+            return declaration.coverage(self.session.layout, declared)
         missing = len(counted.clients.difference(self.clients))
         least: NDArray[np.int32] = np.maximum(counted.least - np.int32(missing), 0)
         return least

@@ -12,12 +12,15 @@ import hmac
 import os
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from secagg import field, masking, messages, shamir, transcript
 from secagg.aggregate import Aggregate, decode
 from secagg.declaration import FULL, expand
 from secagg.errors import (
     AgreementError,
     ChecksumError,
+    DecodingError,
     DuplicateMessageError,
     KeyAgreementError,
     LocalProtocolError,
@@ -27,7 +30,7 @@ from secagg.errors import (
     UnknownClientError,
 )
 from secagg.graph import SEED_BYTES
-from secagg.keys import KeyPair
+from secagg.keys import KeyPair, check_public
 from secagg.masking import Accumulator, MaskKey
 from secagg.messages import AdvertiseKeys, MaskedInput, Message, ShareKeys, Unmask
 from secagg.release import Plan
@@ -140,16 +143,19 @@ class Server:
             raise UnknownClientError("a message of a client that is not in this round", culprits=[sender])
         if sender in self._answers:
             raise DuplicateMessageError("a second message of one client in one round", culprits=[sender])
-        match message:
-            case AdvertiseKeys():
-                self._check_keys(message)
-            case ShareKeys():
-                self._check_shares(message)
-            case MaskedInput():
-                self._add(message)
-                message = MaskedInput(message.session, sender, message.check, b"")
-            case Unmask():
-                self._check_revealed(message)
+        try:
+            match message:
+                case AdvertiseKeys():
+                    self._check_keys(message)
+                case ShareKeys():
+                    self._check_shares(message)
+                case MaskedInput():
+                    self._add(message)
+                    message = MaskedInput(message.session, sender, message.check, b"")
+                case Unmask():
+                    self._check_revealed(message)
+        except (DecodingError, KeyAgreementError) as error:
+            raise type(error)(str(error), culprits=[sender]) from None
         self._answers[sender] = message
         return sender
 
@@ -198,7 +204,9 @@ class Server:
         known = {key for m in _only(self._answers, AdvertiseKeys).values() for key in (m.masking_key, m.transport_key)}
         mine = {message.masking_key, message.transport_key}
         if len(mine) < 2 or mine & known:
-            raise KeyAgreementError("a public key is used twice", culprits=[message.sender])
+            raise KeyAgreementError("a public key is used twice")
+        for key in mine:
+            check_public(key)
 
     def _close_advertise_keys(self, answers: dict[int, AdvertiseKeys]) -> dict[int, bytes]:
         members = {
@@ -296,7 +304,8 @@ class Server:
         for mask in self._masks_left(seeds):
             total.apply(mask)
         integers = total.ring.centred(total.vector)
-        if masking.checksums(integers, self._h2) != total.checks:
+        bound = len(self._survivors) * self.session.params.magnitude
+        if masking.checksums(integers, self._h2) != total.checks or int(np.abs(integers).max()) > bound:
             raise ChecksumError("the sums contradict their checksum: a client computed wrongly, nothing is released")
         self._outcome = decode(self._plan, self._survivors, integers)
         return {}

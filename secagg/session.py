@@ -110,14 +110,24 @@ class Session:
         degree, threshold = count - 1, max(2, params.corrupt + 1, min(graph.majority(count), count - tolerated))
         if params.neighbours is not None:
             degree = min(params.neighbours, count - 1)
-            threshold = max(2, params.corrupt + 1, graph.majority(degree + 1))
         elif count > graph.COMPLETE_UP_TO and self.mode == "uniform":
             degree, threshold = graph.smallest_degree(count, tolerated, params.corrupt)
-        if self.mode == "mask-indexed" and degree < count - 1:
-            raise ParameterError(
-                "a mask-indexed session needs the complete graph: leave neighbours unset, or shard the cohort"
-            )
+        if degree < count - 1:
+            threshold = self._sparse_threshold(degree, count, tolerated)
         threshold = params.share_threshold or threshold
         if threshold > degree + 1:
             raise ParameterError(f"share_threshold {threshold} exceeds the {degree + 1} share holders of a client")
         return graph.Graph.build(clients, degree, seed), threshold
+
+    def _sparse_threshold(self, degree: int, count: int, tolerated: int) -> int:
+        if self.mode == "mask-indexed":
+            raise ParameterError(
+                "a mask-indexed session needs the complete graph: leave neighbours unset, or shard the cohort"
+            )
+        threshold = graph.threshold_for(degree, count, tolerated, self.params.corrupt)
+        if threshold is None:
+            raise ParameterError(
+                f"neighbours {degree} of {count} clients is too few for {tolerated} dropouts and "
+                f"{self.params.corrupt} corrupt clients: raise it or leave it unset"
+            )
+        return threshold

@@ -61,6 +61,8 @@ def rebuild(shares: Mapping[int, int]) -> bytes:
     Raises:
         ShareError: The shares do not lie on a polynomial whose constant is a 32-byte secret.
     """
+    if not shares:
+        raise ShareError("no shares")
     weights = lagrange_at_zero(list(shares))
     constant = sum(weight * share for weight, share in zip(weights, shares.values(), strict=True)) % field.PRIME
     if constant >> (8 * SECRET_BYTES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -190,19 +190,21 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     _check_inputs(params, layout, contributions, names)
     entropy_of = _entropy(seed)
 
-    def session(**settings: Any) -> Session:
-        return Session(id=entropy_of(None)(ID_BYTES), mode=mode, **settings)
+    def fresh_id() -> bytes:
+        return entropy_of(None)(ID_BYTES)
 
+    main = Session(id=fresh_id(), params=params, layout=layout, mode=mode, weighted=weights is not None)
     traffic = driver.Traffic()
-    counted = None
     if mode == "uniform" and masks:
-        counting = session(params=counts.counting_params(params), layout=counts.counting_layout(layout))
+        counting = Session(
+            id=fresh_id(), params=counts.counting_params(params), layout=counts.counting_layout(layout), mode=mode
+        )
         bits = {id_: Contribution(counts.bits(layout, _mask_of(c))) for id_, c in contributions.items()}
         played = driver.run(counting, bits, entropy_of=entropy_of, observe=observe)
         sums = counting.layout.by_tensor(played.aggregate.sum)
         counted = CountedCoverage(frozenset(played.aggregate.survivors), counts.least_coverage(layout, sums))
+        main = replace(main, counted=counted)
         traffic.add(played.traffic, "counting: ")
-    main = session(params=params, layout=layout, weighted=weights is not None, counted=counted)
     played = driver.run(main, contributions, last_stage, entropy_of=entropy_of, observe=observe)
     traffic.add(played.traffic)
     return Result(
@@ -230,7 +232,8 @@ def delta(model_or_state: Any, start: Any) -> Any:
         start: The state before training (a copy: ``copy.deepcopy(model.state_dict())``), or a model.
 
     Returns:
-        ``model_or_state - start`` in the same form; tied parameters stay tied.
+        ``model_or_state - start`` in the same form; tied parameters stay tied. Integer tensors, which no session
+        aggregates, are carried along as they are after training.
 
     Raises:
         LayoutMismatchError: Different names, shapes or dtypes.
@@ -241,9 +244,9 @@ def delta(model_or_state: Any, start: Any) -> Any:
     old, new = structure.arrays(before, "start"), structure.arrays(after, "model")
     if all(np.shares_memory(new[name], old[name]) for name in new if new[name].size):
         raise InputError("start shares its memory with the model: copy.deepcopy(model.state_dict()) before training")
-    named_old, named_new = structure.named(before, "start"), structure.named(after, "model")
+    named = structure.named(after, "model")
     difference = {name: new[name].astype(np.float64) - old[name] for name in new}
-    return structure.build(difference, lambda name: named_new[name] - named_old[name])
+    return structure.build(difference, lambda name: copy.deepcopy(named[name]))
 
 
 def _mode(mode: Mode | None, masks: Masks | None) -> Mode:

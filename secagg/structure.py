@@ -55,6 +55,7 @@ class Structure:
 
     def __init__(self, example: object, ties: Mapping[str, str] | None = None) -> None:
         self._kind = _kind_of(example)
+        self._keys = {str(key): key for key in example} if isinstance(example, Mapping) else {}
         self.leaves = {name: _leaf(name, value) for name, value in named_leaves(example).items()}
         self.ties = dict(ties or {})
         self.unchanged = tuple(name for name, leaf in self.leaves.items() if not leaf.aggregated)
@@ -102,14 +103,15 @@ class Structure:
         """
         leaves = {}
         for name, leaf in self.leaves.items():
-            if leaf.aggregated:
-                values = aggregated[self.ties.get(name, name)]
-                leaves[name] = _like(leaf, values, dtype or leaf.dtype)
+            if name in self.ties:
+                leaves[name] = leaves[self.ties[name]]
+            elif leaf.aggregated:
+                leaves[name] = _like(leaf, aggregated[name], dtype or leaf.dtype)
             else:
                 leaves[name] = unchanged(name)
         match self._kind:
             case "mapping":
-                return leaves
+                return {self._keys[name]: leaf for name, leaf in leaves.items()}
             case "array":
                 return leaves[SINGLE]
             case "list":
@@ -193,7 +195,7 @@ def _kind_of(value: object) -> str:
     if isinstance(value, Mapping):
         return "mapping"
     if isinstance(value, (list, tuple)):
-        return type(value).__name__ if type(value) in (list, tuple) else "tuple"
+        return "list" if isinstance(value, list) else "tuple"
     if _is_torch(value) or isinstance(value, np.ndarray):
         return "array"
     raise InputError(
@@ -211,6 +213,8 @@ def named_leaves(value: Any) -> dict[str, Any]:
     match _kind_of(value):
         case "mapping":
             named = {str(name): leaf for name, leaf in value.items()}
+            if len(named) != len(value):
+                raise InputError("two keys of an update read the same")
         case "array":
             named = {SINGLE: value}
         case _:
@@ -244,7 +248,8 @@ def _to_numpy(value: Any) -> NDArray[Any]:
 
 def _like(leaf: Leaf, values: NDArray[Any], dtype: str) -> Any:
     if not _is_torch(leaf.like):
-        return np.asarray(values).astype(dtype).reshape(leaf.shape)
+        with np.errstate(over="ignore"):  # a float16 sum may well be infinite
+            return np.asarray(values).astype(dtype).reshape(leaf.shape)
     torch = sys.modules["torch"]
     values = np.ascontiguousarray(values).reshape(leaf.shape)
     return torch.from_numpy(values).to(device=leaf.like.device, dtype=getattr(torch, dtype), copy=True)

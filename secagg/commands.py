@@ -1,0 +1,98 @@
+"""The command ``secagg``: its subcommands are whatever the installed packages plug in.
+
+An entry point of the group ``secagg.commands`` names a module with ``register(subparsers)``, which adds parsers and
+sets ``run`` on each: a function from the parsed arguments to an exit code. So this package imports none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import TYPE_CHECKING
+
+from secagg.errors import SecAggError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+GROUP = "secagg.commands"
+FAILED = 2
+"""Exit code for a wrong setting, a missing extra, or a session that cannot finish."""
+
+_OURS = ("secagg", "pruning", "protocols", "attacks")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: What follows ``secagg`` on the command line; by default that of the process.
+
+    Returns:
+        The exit code: 0, or 2 with one line on standard error.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except SecAggError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        return _fail(_missing(options.command, error))
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="secagg", description="Secure aggregation for federated learning.")
+    parser.add_argument("--version", action="version", version=f"secagg {_version()}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        _plug_in(point, subparsers)
+    return parser
+
+
+def _plug_in(point: EntryPoint, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Registers a command; one that cannot be imported says so only when it is called for."""
+    try:
+        register = point.load().register
+    except ImportError as error:
+        message = _missing(point.name, error)
+        parser = subparsers.add_parser(point.name, help="not available: an extra is missing", add_help=False)
+        parser.add_argument("ignored", nargs=argparse.REMAINDER)
+        parser.set_defaults(run=_failing(message))
+        return
+    register(subparsers)
+
+
+def _failing(message: str) -> Callable[[argparse.Namespace], int]:
+    return lambda _: _fail(message)
+
+
+def _missing(command: str, error: ImportError) -> str:
+    """What to install for a command; an import of ours that fails is nothing that an extra would mend.
+
+    Raises:
+        ImportError: That one.
+    """
+    missing = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError):
+        return str(error)
+    if missing in _OURS:
+        raise error
+    return f"`secagg {command}` needs {missing}: pip install 'secagg[experiments]'"
+
+
+def _fail(message: str) -> int:
+    print(f"secagg: {message}", file=sys.stderr)
+    return FAILED
+
+
+def _version() -> str:
+    try:
+        return version("secagg")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
