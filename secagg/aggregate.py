@@ -78,7 +78,8 @@ def _denominators(
             total = int(slots[0]) / per_unit
             if session.mode == "uniform":
                 return np.full(count, total), total
-            return plan.survivors_coverage(survivors) * (total / len(survivors)), total
+            mean_weight = total / len(survivors)
+            return np.multiply(plan.survivors_coverage(survivors), mean_weight, dtype=np.float64), total
         case "groups":
             weight = np.zeros(count)
             for group, slot in zip(plan.groups, slots, strict=True):

@@ -118,13 +118,14 @@ def encode_update(
         limit = params.range_of(tensor.name)
         values = _select(np.asarray(update[tensor.name]).reshape(-1), held[place])
         part = encoded[start : start + len(values)]
-        if params.out_of_range == "saturate":
-            clipped += int((np.abs(values) > limit).sum())
-            values = np.clip(values, -limit, limit)
-        scaled = np.multiply(values, bound / limit, dtype=np.float64)
+        scaled = values.astype(np.float64)
         ours = _select(own[place], held[place])
         if not ours.all():
             scaled[~ours] = 0.0
+        if params.out_of_range == "saturate":
+            clipped += int((np.abs(scaled) > limit).sum())
+            np.clip(scaled, -limit, limit, out=scaled)
+        scaled *= bound / limit
         np.rint(scaled, out=scaled)
         part[:] = scaled
         start += len(values)

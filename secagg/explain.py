@@ -70,7 +70,7 @@ class Explanation:
         least = min(t.least_coverage for t in self.tensors if t.withheld)
         if least < self.privacy_floor:
             return (
-                f"let {self.privacy_floor - least} more clients hold the least covered coordinates, "
+                f"let {self.required - least} more clients hold the least covered coordinates, "
                 "or send whole updates in mode='uniform', without masks"
             )
         settings = []

@@ -178,7 +178,7 @@ def decode(data: bytes) -> Message:
         raise DecodingError(f"not a message of wire version {VERSION}")
     try:
         message: Message = _decoder.decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise DecodingError("malformed message") from None
     if encode(message) != data:
         raise DecodingError("message is not in canonical form")

@@ -87,7 +87,7 @@ class Params:
             <= self.max_weight
             <= LARGEST_RANGE,
             "share_threshold must exceed corrupt and be at least 2, or be None": _whole_or_none(
-                self.share_threshold, max(2, self.corrupt + 1)
+                self.share_threshold, max(2, self.corrupt + 1) if _whole(self.corrupt, 0) else 2
             ),
             "neighbours must be an even number of at least 2, or None": _whole_or_none(self.neighbours, 2)
             and (self.neighbours or 0) % 2 == 0,

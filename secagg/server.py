@@ -12,8 +12,6 @@ import hmac
 import os
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from secagg import field, masking, messages, shamir, transcript
 from secagg.aggregate import Aggregate, decode
 from secagg.declaration import FULL, expand
@@ -305,7 +303,7 @@ class Server:
             total.apply(mask)
         integers = total.ring.centred(total.vector)
         bound = len(self._survivors) * self.session.params.magnitude
-        if masking.checksums(integers, self._h2) != total.checks or int(np.abs(integers).max()) > bound:
+        if masking.checksums(integers, self._h2) != total.checks or integers.max() > bound or integers.min() < -bound:
             raise ChecksumError("the sums contradict their checksum: a client computed wrongly, nothing is released")
         self._outcome = decode(self._plan, self._survivors, integers)
         return {}

@@ -17,7 +17,7 @@ from secagg.errors import InputError, LayoutMismatchError, ParameterError, Unkno
 from secagg.params import Params
 from secagg.prg import SeededEntropy
 from secagg.session import ID_BYTES, CountedCoverage, Session
-from secagg.structure import Structure, mask_vector, state_of, ties_in
+from secagg.structure import Structure, mask_vector, same_memory, state_of, ties_in
 from secagg.verdict import verdict
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from secagg.layout import Layout
     from secagg.params import Mode
 
-    Masks = Mapping[Hashable, Any]
+    Masks = Mapping[Any, Any]
+    EntropyOf = Callable[[int | None], Callable[[int], bytes]]
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,12 @@ class Result:
 
 
 def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at hand, in that order
-    deltas: Mapping[Hashable, Any],
+    deltas: Mapping[Any, Any],
     masks: Masks | None = None,
-    weights: Mapping[Hashable, float] | None = None,
+    weights: Mapping[Any, float] | None = None,
     mode: Mode | None = None,
     params: Params | None = None,
-    dropouts: Mapping[Hashable, Stage | str] | None = None,
+    dropouts: Mapping[Any, Stage | str] | None = None,
     seed: bytes | int | None = None,
     *,
     layout: Layout | None = None,
@@ -189,23 +190,15 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     names = dict(enumerate(deltas))
     _check_inputs(params, layout, contributions, names)
     entropy_of = _entropy(seed)
-
-    def fresh_id() -> bytes:
-        return entropy_of(None)(ID_BYTES)
-
-    main = Session(id=fresh_id(), params=params, layout=layout, mode=mode, weighted=weights is not None)
+    session = Session(
+        id=entropy_of(None)(ID_BYTES), params=params, layout=layout, mode=mode, weighted=weights is not None
+    )
     traffic = driver.Traffic()
     if mode == "uniform" and masks:
-        counting = Session(
-            id=fresh_id(), params=counts.counting_params(params), layout=counts.counting_layout(layout), mode=mode
-        )
-        bits = {id_: Contribution(counts.bits(layout, _mask_of(c))) for id_, c in contributions.items()}
-        played = driver.run(counting, bits, entropy_of=entropy_of, observe=observe)
-        sums = counting.layout.by_tensor(played.aggregate.sum)
-        counted = CountedCoverage(frozenset(played.aggregate.survivors), counts.least_coverage(layout, sums))
-        main = replace(main, counted=counted)
-        traffic.add(played.traffic, "counting: ")
-    played = driver.run(main, contributions, last_stage, entropy_of=entropy_of, observe=observe)
+        counted, cost = _count(session, contributions, entropy_of, observe)
+        session = replace(session, counted=counted)
+        traffic.add(cost, "counting: ")
+    played = driver.run(session, contributions, last_stage, entropy_of=entropy_of, observe=observe)
     traffic.add(played.traffic)
     return Result(
         aggregate=played.aggregate,
@@ -242,11 +235,31 @@ def delta(model_or_state: Any, start: Any) -> Any:
     after, before = state_of(model_or_state), state_of(start)
     structure = Structure(after, ties_in(after))
     old, new = structure.arrays(before, "start"), structure.arrays(after, "model")
-    if all(np.shares_memory(new[name], old[name]) for name in new if new[name].size):
+    named, named_before = structure.named(after, "model"), structure.named(before, "start")
+    if all(same_memory(named[name], named_before[name]) for name in new if new[name].size):
         raise InputError("start shares its memory with the model: copy.deepcopy(model.state_dict()) before training")
-    named = structure.named(after, "model")
     difference = {name: new[name].astype(np.float64) - old[name] for name in new}
     return structure.build(difference, lambda name: copy.deepcopy(named[name]))
+
+
+def _count(
+    session: Session,
+    contributions: Mapping[int, Contribution],
+    entropy_of: EntropyOf,
+    observe: Callable[[bytes], None],
+) -> tuple[CountedCoverage, driver.Traffic]:
+    """Plays the counting session that comes before a uniform session of pruned updates."""
+    layout = session.layout
+    counting = Session(
+        id=entropy_of(None)(ID_BYTES),
+        params=counts.counting_params(session.params),
+        layout=counts.counting_layout(layout),
+        mode="uniform",
+    )
+    bits = {id_: Contribution(counts.bits(layout, _mask_of(one))) for id_, one in contributions.items()}
+    played = driver.run(counting, bits, entropy_of=entropy_of, observe=observe)
+    least = counts.least_coverage(layout, counting.layout.by_tensor(played.aggregate.sum))
+    return CountedCoverage(frozenset(played.aggregate.survivors), least), played.traffic
 
 
 def _mode(mode: Mode | None, masks: Masks | None) -> Mode:
@@ -270,9 +283,7 @@ def _checked_layout(structure: Structure, layout: Layout | None) -> Layout:
     return layout
 
 
-def _check_clients(
-    name: str, keys: Mapping[Hashable, Any] | None, ids: Mapping[Hashable, int], *, complete: bool
-) -> None:
+def _check_clients(name: str, keys: Mapping[Any, Any] | None, ids: Mapping[Any, int], *, complete: bool) -> None:
     unknown = [client for client in keys or () if client not in ids]
     if unknown:
         raise UnknownClientError(f"{name} names clients without an update: {unknown}", culprits=unknown)
@@ -305,7 +316,7 @@ def _check_inputs(
             raise type(error)(f"client {names[id_]}: {error}", culprits=[names[id_]]) from None
 
 
-def _entropy(seed: bytes | int | None) -> Callable[[int | None], Callable[[int], bytes]]:
+def _entropy(seed: bytes | int | None) -> EntropyOf:
     """A source of random bytes for each client and for the server; asked twice, the same source goes on."""
     if seed is None:
         return lambda _: os.urandom

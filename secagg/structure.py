@@ -101,7 +101,7 @@ class Structure:
             unchanged: Name to the leaf to put where nothing is aggregated.
             dtype: ``"bool"`` or ``"int32"`` for all aggregated leaves; None for the dtype of each.
         """
-        leaves = {}
+        leaves: dict[str, Any] = {}
         for name, leaf in self.leaves.items():
             if name in self.ties:
                 leaves[name] = leaves[self.ties[name]]
@@ -183,6 +183,13 @@ def ties_in(update: object) -> dict[str, str]:
         if earlier != name:
             ties[name] = earlier
     return ties
+
+
+def same_memory(one: Any, other: Any) -> bool:
+    """Whether two tensors of the same kind start at the same place in memory."""
+    if _is_torch(one) and _is_torch(other):
+        return bool(one.data_ptr() == other.data_ptr())
+    return not _is_torch(one) and not _is_torch(other) and np.shares_memory(one, other)
 
 
 def state_of(model_or_state: object) -> Any:

@@ -1,0 +1,391 @@
+"""Four ways to turn the clients' updates into one mean, behind one interface.
+
+``FloatMean`` is what a framework without encryption computes. ``Uniform`` and ``MaskIndexed`` play a session of
+secure aggregation. ``FixedPoint`` is their twin in the clear: the same fixed point, release rule and division without
+keys or masks, so it agrees with them bit for bit, and any difference would be an error of the encryption.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, final
+
+import numpy as np
+import torch
+
+from secagg import aggregate, counts, declaration, encoding
+from secagg.declaration import Declaration
+from secagg.driver import Stage
+from secagg.errors import InputError, TooFewClientsError, UnknownClientError, WeightError
+from secagg.messages import Participant
+from secagg.params import Params
+from secagg.release import Plan
+from secagg.ring import Ring
+from secagg.session import ID_BYTES, CountedCoverage, Session
+from secagg.simulate import simulate
+from secagg.structure import Structure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from pruning.masks import Mask
+    from secagg.layout import Layout
+    from secagg.params import Mode
+
+Client: TypeAlias = Hashable
+"""Names a client, for instance by its device."""
+
+Updates: TypeAlias = Mapping[Client, Mapping[str, torch.Tensor]]
+Masks: TypeAlias = Mapping[Client, Declaration | None]
+Weights: TypeAlias = Mapping[Client, float]
+Dropouts: TypeAlias = Mapping[Client, Stage | str]
+
+FLOAT_BYTES = 4
+"""Bytes of a coordinate that travels without encryption."""
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregated:
+    """What an aggregation returns.
+
+    Args:
+        layout: The order of the coordinates.
+        vector: Weighted mean at every coordinate, NaN where withheld. (layout.size,) float64.
+        survivors: The clients in the mean.
+        upload_bytes: Client to bytes that it sent.
+        download_bytes: Client to bytes that it received, without the model itself.
+        verdict: Who learned what, in a sentence.
+        integers: The sums behind the mean, where it was computed on integers; two aggregations of the same updates
+            agree exactly here, encrypted or not.
+        seconds: Role and stage (``"client masked_input"``) to seconds of computation, all clients together; empty
+            without encryption.
+    """
+
+    layout: Layout
+    vector: NDArray[np.float64]
+    survivors: tuple[Client, ...]
+    upload_bytes: Mapping[Client, int]
+    download_bytes: Mapping[Client, int]
+    verdict: str
+    integers: NDArray[np.int64] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Aggregated({self.verdict!r})"
+
+    @property
+    def mean(self) -> dict[str, torch.Tensor]:
+        """The mean by tensor name, in the layout's dtypes. NaN where withheld."""
+        dtypes = {tensor.name: getattr(torch, tensor.dtype) for tensor in self.layout.tensors}
+        return {name: values.to(dtypes[name]) for name, values in self._by_tensor(self.vector).items()}
+
+    @cached_property
+    def step(self) -> dict[str, torch.Tensor]:
+        """The mean by tensor name as float64, zero where withheld: what the global model moves by."""
+        return self._by_tensor(np.nan_to_num(self.vector, nan=0.0))
+
+    @property
+    def withheld(self) -> dict[str, torch.Tensor]:
+        """Whether each coordinate was kept back, bool by tensor name."""
+        return self._by_tensor(np.isnan(self.vector))
+
+    @property
+    def withheld_share(self) -> float:
+        """Share of the coordinates that was kept back."""
+        return float(np.isnan(self.vector).mean())
+
+    def apply(self, start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors of the layout after the round: the start plus the mean, the start itself where withheld."""
+        return add_step(start, self.step)
+
+    def _by_tensor(self, vector: NDArray[Any]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(values) for name, values in self.layout.by_tensor(vector).items()}
+
+
+def add_step(start: Mapping[str, torch.Tensor], step: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``start + step`` for every tensor of ``step``, computed in float64 and rounded once to the dtype of ``start``."""
+    return {name: (start[name].double() + moved).to(start[name].dtype) for name, moved in step.items()}
+
+
+class Aggregator(ABC):
+    """Turns the updates of a round into one mean.
+
+    Args:
+        layout: The layout of the updates, with its units if any update is pruned by units.
+    """
+
+    name: ClassVar[str]
+    """How results call it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    @abstractmethod
+    def aggregate(
+        self,
+        updates: Updates,
+        masks: Masks | None = None,
+        weights: Weights | None = None,
+        dropouts: Dropouts | None = None,
+        *,
+        seed: bytes | None = None,
+    ) -> Aggregated:
+        """The weighted mean of the updates of those who do not drop out.
+
+        Args:
+            updates: Client to change of the model, at full shape.
+            masks: Client to the coordinates that it holds; None, or no entry, for all of them. What an update has
+                outside its mask is ignored.
+            weights: Client to weight; without them all weigh the same.
+            dropouts: Client to the last stage of the session that it completes.
+            seed: Makes the secrets of a session repeatable: for simulations, and a new one each round.
+
+        Raises:
+            InputError: An update, a mask or a weight that cannot be aggregated.
+            AbortError: Too many dropouts, or too little coverage.
+        """
+
+    @abstractmethod
+    def upload_of(self, mask: Mask, clients: int) -> int:
+        """Bytes of the vector that a client with this mask sends if nothing is withheld, keys and shares aside.
+
+        Args:
+            mask: What the client holds.
+            clients: Size of the cohort.
+        """
+
+
+@final
+class FloatMean(Aggregator):
+    """The plain mean in floating point: no encryption, no fixed point, no release rule.
+
+    Args:
+        layout: The layout of the updates.
+        mode: ``"uniform"``: a pruned coordinate counts as no change; ``"mask-indexed"``: the mean is over those who
+            hold a coordinate, and NaN where nobody does.
+    """
+
+    name = "float"
+
+    def __init__(self, layout: Layout, mode: Mode = "uniform") -> None:
+        super().__init__(layout)
+        self._mode = mode
+
+    def aggregate(
+        self,
+        updates: Updates,
+        masks: Masks | None = None,
+        weights: Weights | None = None,
+        dropouts: Dropouts | None = None,
+        *,
+        seed: bytes | None = None,  # noqa: ARG002 - there are no secrets
+    ) -> Aggregated:
+        """See ``Aggregator.aggregate``; whoever completes ``MASKED_INPUT`` counts."""
+        _check_clients(updates, masks, weights, dropouts)
+        survivors = _completed(updates, dropouts, Stage.MASKED_INPUT)
+        if not survivors:
+            raise TooFewClientsError("every client dropped out")
+        structure = Structure.common(updates.values())
+        total, weight = np.zeros(self.layout.size), np.zeros(self.layout.size)
+        sent: dict[Client, int] = {}
+        for client in survivors:
+            arrays = structure.arrays(updates[client], client)
+            own = declaration.expand(self.layout, _declared(masks, client))
+            share = 1.0 if weights is None else weights[client]
+            values = np.concatenate([np.ravel(arrays[tensor.name]) for tensor in self.layout.tensors])
+            total += np.where(own, values.astype(np.float64) * share, 0.0)
+            weight += share if self._mode == "uniform" else own * share
+            sent[client] = FLOAT_BYTES * (self.layout.size if self._mode == "uniform" else int(own.sum()))
+        with np.errstate(invalid="ignore"):
+            mean = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+        verdict = f"no encryption: the server sees the update of each of {len(survivors)} clients."
+        return Aggregated(self.layout, mean, survivors, sent, dict.fromkeys(survivors, 0), verdict)
+
+    def upload_of(self, mask: Mask, clients: int) -> int:  # noqa: ARG002 - floats have one width in every cohort
+        """See ``Aggregator.upload_of``."""
+        return FLOAT_BYTES * (self.layout.size if self._mode == "uniform" else int(mask.coordinates.sum()))
+
+
+class _OnIntegers(Aggregator):
+    """What the aggregators share that compute in fixed point.
+
+    Args:
+        layout: The layout of the updates.
+        params: The settings of the sessions.
+    """
+
+    mode: Mode
+
+    def __init__(self, layout: Layout, params: Params | None = None) -> None:
+        super().__init__(layout)
+        self.params = params or Params()
+
+    def upload_of(self, mask: Mask, clients: int) -> int:
+        """See ``Aggregator.upload_of``."""
+        coordinates = self.layout.size if self.mode == "uniform" else int(mask.coordinates.sum())
+        return coordinates * Ring.holding(clients * self.params.magnitude).bits // 8
+
+
+@final
+class FixedPoint(_OnIntegers):
+    """The twin in the clear of ``Uniform`` or ``MaskIndexed``: equal integers, equal mean, no privacy.
+
+    It withholds what they withhold and refuses what they refuse, since it uses their own encoding, plan and decoding.
+
+    Args:
+        layout: The layout of the updates.
+        params: The settings of the sessions.
+        mode: Whose twin it is.
+    """
+
+    name = "plain"
+
+    def __init__(self, layout: Layout, params: Params | None = None, mode: Mode = "uniform") -> None:
+        super().__init__(layout, params)
+        self.mode = mode
+
+    def aggregate(
+        self,
+        updates: Updates,
+        masks: Masks | None = None,
+        weights: Weights | None = None,
+        dropouts: Dropouts | None = None,
+        *,
+        seed: bytes | None = None,  # noqa: ARG002 - there are no secrets
+    ) -> Aggregated:
+        """See ``Aggregator.aggregate``."""
+        _check_clients(updates, masks, weights, dropouts)
+        clients, structure = list(updates), Structure.common(updates.values())
+        ids = {client: id_ for id_, client in enumerate(clients)}
+        plan, threshold = self._plan(clients, masks, weights, dropouts)
+        alive = _completed(updates, dropouts, Stage.MASKED_INPUT)
+        survivors = tuple(ids[client] for client in alive)
+        if len(survivors) < plan.fewest_survivors:
+            raise TooFewClientsError(f"{len(survivors)} clients sent their input < {plan.fewest_survivors}")
+        plan.check_survivors(survivors)
+        if len(_completed(updates, dropouts, Stage.UNMASK)) < threshold:
+            raise TooFewClientsError(f"fewer than {threshold} clients are left at the end")
+        integers, sent = np.zeros(plan.length, np.int64), dict.fromkeys(alive, 0)
+        for client in alive:
+            arrays, own = structure.arrays(updates[client], client), self._own(masks, client)
+            encoding.check_update(self.layout, self.params, arrays, own)
+            weight = None if weights is None else self._weight(weights[client])
+            encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight)
+            integers[plan.places(ids[client])] += encoded
+            sent[client] = len(encoded) * plan.ring.bits // 8
+        mean = aggregate.decode(plan, survivors, integers).mean
+        verdict = f"no encryption: the server sees the rounded update of each of {len(alive)} clients."
+        return Aggregated(self.layout, mean, alive, sent, dict.fromkeys(alive, 0), verdict, integers)
+
+    def _plan(
+        self, clients: list[Client], masks: Masks | None, weights: Weights | None, dropouts: Dropouts | None
+    ) -> tuple[Plan, int]:
+        """The plan that the clients of a session would compute, and its share threshold."""
+        session = Session(
+            id=bytes(ID_BYTES),
+            params=self.params,
+            layout=self.layout,
+            mode=self.mode,
+            weighted=weights is not None,
+            counted=self._counted(clients, masks) if masks and self.mode == "uniform" else None,
+        )
+        advertised = _completed(clients, dropouts, Stage.ADVERTISE_KEYS)
+        shared = set(_completed(clients, dropouts, Stage.SHARE_KEYS))
+        _, threshold = session.topology(range(len(advertised)), bytes(32))
+        participants = []
+        for id_, client in enumerate(clients):
+            if client not in shared:
+                continue
+            public = weights is not None and self.params.weighting == "public"
+            bucket = encoding.weight_bucket(self.params, weights[client]) if weights and public else None
+            declared = _declared(masks, client) if self.mode == "mask-indexed" else declaration.FULL
+            participants.append(Participant(id_, declared, bucket))
+        return Plan(session, threshold, participants), threshold
+
+    def _counted(self, clients: list[Client], masks: Masks | None) -> CountedCoverage:
+        """What the counting session of a uniform session finds out: everybody takes part in it."""
+        bits = [counts.bits(self.layout, _declared(masks, client)) for client in clients]
+        sums = {name: np.sum([one[name] for one in bits], axis=0) for name in bits[0]}
+        return CountedCoverage(frozenset(range(len(clients))), counts.least_coverage(self.layout, sums))
+
+    def _weight(self, weight: float) -> int:
+        if self.params.weighting == "public":
+            return encoding.bucket_weight(self.params, encoding.weight_bucket(self.params, weight))
+        return encoding.encode_weight(self.params, weight)
+
+    def _own(self, masks: Masks | None, client: Client) -> NDArray[np.bool_]:
+        return declaration.expand(self.layout, _declared(masks, client))
+
+
+class Secure(_OnIntegers):
+    """A session of secure aggregation, every message encoded and decoded as on a network; subclasses say the mode."""
+
+    def aggregate(
+        self,
+        updates: Updates,
+        masks: Masks | None = None,
+        weights: Weights | None = None,
+        dropouts: Dropouts | None = None,
+        *,
+        seed: bytes | None = None,
+    ) -> Aggregated:
+        """See ``Aggregator.aggregate``."""
+        result = simulate(updates, masks, weights, self.mode, self.params, dropouts, seed, layout=self.layout)
+        return Aggregated(
+            self.layout,
+            result.aggregate.mean,
+            result.survivors,
+            result.stats.upload_bytes,
+            result.stats.download_bytes,
+            result.verdict,
+            result.aggregate.integers,
+            result.stats.seconds,
+        )
+
+    @property
+    def twin(self) -> FixedPoint:
+        """The same without encryption."""
+        return FixedPoint(self.layout, self.params, self.mode)
+
+
+@final
+class Uniform(Secure):
+    """Masks stay secret, uploads stay whole, a pruned coordinate counts as no change."""
+
+    name = "uniform"
+    mode = "uniform"
+
+
+@final
+class MaskIndexed(Secure):
+    """Masks are declared, uploads shrink with them, the mean is over those who hold a coordinate."""
+
+    name = "mask-indexed"
+    mode = "mask-indexed"
+
+
+def _declared(masks: Masks | None, client: Client) -> Declaration:
+    return (masks or {}).get(client) or declaration.FULL
+
+
+def _completed(clients: Iterable[Client], dropouts: Dropouts | None, stage: Stage) -> tuple[Client, ...]:
+    """The clients that complete a stage."""
+    last = {client: Stage.of(name) for client, name in (dropouts or {}).items()}
+    return tuple(client for client in clients if last.get(client, Stage.UNMASK) >= stage)
+
+
+def _check_clients(updates: Updates, masks: Masks | None, weights: Weights | None, dropouts: Dropouts | None) -> None:
+    """Refuses what speaks of clients without an update, and weights that leave one out."""
+    if not updates:
+        raise InputError("there is no update")
+    unknown = [client for given in (masks, weights, dropouts) for client in given or () if client not in updates]
+    if unknown:
+        raise UnknownClientError(f"clients without an update: {unknown}", culprits=unknown)
+    missing = [client for client in updates if weights is not None and client not in weights]
+    if missing:
+        raise WeightError(f"clients without a weight: {missing}", culprits=missing)

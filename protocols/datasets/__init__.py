@@ -1,0 +1,1 @@
+"""Data of the experiments, and their partition over clients."""

@@ -1,0 +1,98 @@
+"""Reference models of the experiments, small enough to train on one CPU thread."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class CharLSTM(nn.Module):
+    """A character-level language model: token numbers (batch, time) to logits (batch, time, vocab).
+
+    Args:
+        vocab: Number of characters.
+        embedding: Width of their embedding.
+        hidden: Hidden units of each LSTM layer.
+        layers: LSTM layers.
+    """
+
+    def __init__(self, vocab: int, embedding: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, layers, batch_first=True)
+        self.output = nn.Linear(hidden, vocab)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits of the next character after each."""
+        hidden, _ = self.lstm(self.embedding(tokens))
+        logits: torch.Tensor = self.output(hidden)
+        return logits
+
+
+def vgg9(classes: int = 10, channels: int = 3, *, seed: int = 0) -> nn.Sequential:
+    """VGG-9 as CLIP and FLuID train it on 32 x 32 images: six convolutions, a pooling after every two, three dense.
+
+    Args:
+        classes: Outputs.
+        channels: Of the images.
+        seed: Fixes the initial weights.
+    """
+    with _seeded(seed):
+        widths = (channels, 32, 32, 64, 64, 128, 128)
+        layers: list[tuple[str, nn.Module]] = []
+        for number in range(1, len(widths)):
+            layers += _named(f"conv{number}", nn.Conv2d(widths[number - 1], widths[number], 3, padding=1))
+            if number % 2 == 0:
+                layers.append((f"pool{number // 2}", nn.MaxPool2d(2)))
+        layers.append(("flatten", nn.Flatten()))
+        layers += _named("fc1", nn.Linear(128 * 4 * 4, 512)) + _named("fc2", nn.Linear(512, 256))
+        layers.append(("fc3", nn.Linear(256, classes)))
+        return nn.Sequential(OrderedDict(layers))
+
+
+def digits_cnn(classes: int = 10, *, seed: int = 0) -> nn.Sequential:
+    """A small network for 8 x 8 gray digits: two convolutions of 32 and 64 filters, a dense layer of 128."""
+    with _seeded(seed):
+        layers = _named("conv1", nn.Conv2d(1, 32, 3, padding=1)) + _named("conv2", nn.Conv2d(32, 64, 3, padding=1))
+        layers += [("pool", nn.MaxPool2d(2)), ("flatten", nn.Flatten())]
+        layers += _named("fc1", nn.Linear(64 * 4 * 4, 128))
+        return nn.Sequential(OrderedDict([*layers, ("fc2", nn.Linear(128, classes))]))
+
+
+def mlp(
+    inputs: int, hidden: tuple[int, ...] = (512, 256, 128, 64), classes: int = 10, *, seed: int = 0
+) -> nn.Sequential:
+    """Dense layers ``fc1``, ``fc2``, ... with ReLU between them, on inputs of any shape with ``inputs`` values."""
+    with _seeded(seed):
+        widths = (inputs, *hidden, classes)
+        layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+        for number in range(1, len(widths) - 1):
+            layers += _named(f"fc{number}", nn.Linear(widths[number - 1], widths[number]))
+        last = (f"fc{len(widths) - 1}", nn.Linear(widths[-2], widths[-1]))
+        return nn.Sequential(OrderedDict([*layers, last]))
+
+
+def char_lstm(vocab: int, *, embedding: int = 8, hidden: int = 256, layers: int = 2, seed: int = 0) -> CharLSTM:
+    """The character model of the Shakespeare task: an embedding of 8 and two LSTM layers of 256."""
+    with _seeded(seed):
+        return CharLSTM(vocab, embedding, hidden, layers)
+
+
+def _named(name: str, layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    """A layer and the ReLU that follows it."""
+    return [(name, layer), (f"relu_{name}", nn.ReLU())]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws initial weights from a seed and leaves torch's own random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

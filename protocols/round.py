@@ -1,0 +1,134 @@
+"""A federated round as an onion of stages.
+
+Every client takes its work through the stages in order, from the global model to an update at full shape. The
+aggregator turns the updates into one mean step. The server takes that step through the same stages in reverse, each
+undoing what it did on the clients, until it is a model again::
+
+    Submodel -> LocalTraining -> Delta -> Weigh -> | aggregator | -> Weigh -> Delta -> LocalTraining -> Submodel
+
+A stage that only one side knows is the identity on the other. Clipping an update belongs between ``Delta`` and
+``Weigh``; noise comes last before the aggregator.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pruning.masks import Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts
+    from protocols.training import State
+
+
+@dataclass(frozen=True, eq=False)
+class RoundContext:
+    """What everybody knows when a round starts. All of it is public, and nobody changes it.
+
+    Args:
+        number: Of the round, from 0; part of every seed.
+        model: The global model.
+        start: Its floating-point tensors by name, those of the layout.
+        previous: The same of the global model one round earlier; None in the first round.
+    """
+
+    number: int
+    model: nn.Module
+    start: State
+    previous: State | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What one client carries from stage to stage.
+
+    Args:
+        client: Whose it is.
+        model: What it trains: the global model at first, then a copy or a submodel of its own.
+        mask: The coordinates that ``model`` holds.
+        update: Its change at full shape, zero outside the mask; empty until there is one.
+        weight: Its weight in the mean; None where all clients weigh the same.
+    """
+
+    client: Client
+    model: nn.Module
+    mask: Mask
+    update: State = field(default_factory=dict)
+    weight: float | None = None
+
+
+class Stage(ABC):
+    """One layer of the onion."""
+
+    @abstractmethod
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Does its part of one client's work."""
+
+    def on_server(self, context: RoundContext, values: State) -> State:  # noqa: ARG002 - the null object of a stage
+        """Undoes that part in the aggregate: float64 tensors of the layout, zero where withheld."""
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class PlayedRound:
+    """A round that ended: every client's finished work, what was aggregated, and the tensors of the new model."""
+
+    work: Mapping[Client, Work]
+    aggregated: Aggregated
+    state: State
+
+
+def play(
+    stages: Sequence[Stage],
+    context: RoundContext,
+    clients: Sequence[Client],
+    aggregator: Aggregator,
+    *,
+    dropouts: Dropouts | None = None,
+    seed: bytes | None = None,
+) -> PlayedRound:
+    """Plays one round.
+
+    Args:
+        stages: Outermost first.
+        context: Where the round starts.
+        clients: Who takes part.
+        aggregator: What joins the updates.
+        dropouts: Client to the last stage of the session that it completes.
+        seed: Makes the secrets of the session repeatable, for simulations.
+
+    Raises:
+        SecAggError: As ``Aggregator.aggregate``.
+    """
+    work: dict[Client, Work] = {}
+    for client in clients:
+        carried = Work(client, context.model, Mask.full(aggregator.layout))
+        for stage in stages:
+            carried = stage.on_client(context, carried)
+        work[client] = carried
+    aggregated = aggregate_work(aggregator, work, dropouts=dropouts, seed=seed)
+    values: State = aggregated.step
+    for stage in reversed(stages):
+        values = stage.on_server(context, values)
+    return PlayedRound(work, aggregated, values)
+
+
+def aggregate_work(
+    aggregator: Aggregator,
+    work: Mapping[Client, Work],
+    *,
+    dropouts: Dropouts | None = None,
+    seed: bytes | None = None,
+) -> Aggregated:
+    """Aggregates finished work: updates, the masks of those that are pruned, and the weights if there are any."""
+    masks = {client: one.mask.declaration() for client, one in work.items() if one.mask.kind != "full"}
+    weights = {client: one.weight for client, one in work.items() if one.weight is not None}
+    return aggregator.aggregate(
+        {client: one.update for client, one in work.items()}, masks or None, weights or None, dropouts, seed=seed
+    )

@@ -1,0 +1,120 @@
+"""The devices of a simulated fleet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secagg.errors import ParameterError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One client's device.
+
+    Args:
+        name: Also the name of its client.
+        flops_per_second: Floating-point operations that it trains with; a multiply-add counts as two.
+        upload_bytes_per_second: Its uplink.
+        download_bytes_per_second: Its downlink.
+        straggler: Whether it is known to be slower than the others.
+
+    Raises:
+        ParameterError: A speed that is not positive.
+    """
+
+    name: str
+    flops_per_second: float
+    upload_bytes_per_second: float
+    download_bytes_per_second: float
+    straggler: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.flops_per_second, self.upload_bytes_per_second, self.download_bytes_per_second) <= 0:
+            raise ParameterError(f"device {self.name}: every speed must be positive")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All devices of an experiment, in the order in which their clients are numbered.
+
+    Args:
+        devices: At least one, each with a name of its own.
+
+    Raises:
+        ParameterError: No device, a name used twice, or nothing but stragglers.
+    """
+
+    devices: tuple[Device, ...]
+
+    def __post_init__(self) -> None:
+        if len({device.name for device in self.devices}) != len(self.devices):
+            raise ParameterError("two devices have the same name")
+        if not self.rest:
+            raise ParameterError("a fleet needs a device that is no straggler")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all devices."""
+        return tuple(device.name for device in self.devices)
+
+    @property
+    def stragglers(self) -> tuple[Device, ...]:
+        """The slow devices. The table says which; a vote of the clients on their round times can take its place."""
+        return tuple(device for device in self.devices if device.straggler)
+
+    @property
+    def rest(self) -> tuple[Device, ...]:
+        """The devices that are no stragglers."""
+        return tuple(device for device in self.devices if not device.straggler)
+
+    @classmethod
+    def with_stragglers(
+        cls,
+        fast: int = 16,
+        stragglers: int = 4,
+        *,
+        speed: float = 0.5,
+        links: float = 0.5,
+        reference: Device | None = None,
+    ) -> Fleet:
+        """Equally fast devices and equally slow ones.
+
+        Args:
+            fast: Number of fast devices.
+            stragglers: Number of stragglers.
+            speed: Of a straggler's processor, as a share of the others'; in (0, 1].
+            links: Of a straggler's links, likewise.
+            reference: What a fast device is like, ``REFERENCE`` by default.
+
+        Raises:
+            ParameterError: A share outside (0, 1], or no fast device.
+        """
+        if not (0 < speed <= 1 and 0 < links <= 1):
+            raise ParameterError("speed and links of a straggler must be in (0, 1]")
+        like = reference or REFERENCE
+
+        def devices(name: str, count: int, processor: float, link: float, *, straggler: bool) -> tuple[Device, ...]:
+            return tuple(
+                Device(
+                    name=f"{name}-{number:02}",
+                    flops_per_second=like.flops_per_second * processor,
+                    upload_bytes_per_second=like.upload_bytes_per_second * link,
+                    download_bytes_per_second=like.download_bytes_per_second * link,
+                    straggler=straggler,
+                )
+                for number in range(1, count + 1)
+            )
+
+        return cls(
+            devices("fast", fast, 1, 1, straggler=False)
+            + devices("straggler", stragglers, speed, links, straggler=True)
+        )
+
+
+REFERENCE = Device(
+    name="reference",
+    flops_per_second=1e9,
+    upload_bytes_per_second=1e6,
+    download_bytes_per_second=4e6,
+)
+"""A small device without an accelerator on a mobile link: 1 GFLOP/s in training, 8 Mbit/s up, 32 Mbit/s down."""

@@ -1,0 +1,113 @@
+"""The stages that exist: which submodel, its training, its update, its weight."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, final
+
+import numpy as np
+
+from protocols.aggregators import add_step
+from protocols.round import Stage
+from pruning.submodel import extract, gather, scatter
+from secagg.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from protocols.aggregators import Client
+    from protocols.round import RoundContext, Work
+    from protocols.training import Examples, LocalSgd, State
+    from pruning.masks import Mask
+
+
+class MaskPolicy(Protocol):
+    """Decides, on the client, what it holds in a round."""
+
+    def __call__(self, client: Client, context: RoundContext) -> Mask:
+        """The mask of one client, over the layout of the global model."""
+
+
+@final
+class Submodel(Stage):
+    """Gives a client the smaller module that its mask leaves.
+
+    Args:
+        policy: Chooses the mask.
+    """
+
+    def __init__(self, policy: MaskPolicy) -> None:
+        self._policy = policy
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Extracts the submodel; a full mask leaves the model as it is."""
+        mask = self._policy(work.client, context)
+        model = work.model if mask.kind == "full" else extract(work.model, mask)
+        return replace(work, model=model, mask=mask)
+
+
+@final
+class LocalTraining(Stage):
+    """Trains a copy of the client's model on its own examples.
+
+    Args:
+        examples: Those of every client; their order numbers the clients.
+        settings: How to train.
+        seed: With the round's and the client's number it decides everything random in a client's training.
+    """
+
+    def __init__(self, examples: Mapping[Client, Examples], settings: LocalSgd, seed: int) -> None:
+        self._examples = examples
+        self._settings = settings
+        self._seed = seed
+        self._number = {client: number for number, client in enumerate(examples)}
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Returns the trained copy.
+
+        Raises:
+            InputError: A client without examples.
+        """
+        if work.client not in self._examples:
+            raise InputError(f"client {work.client} has no examples", culprits=[work.client])
+        model = copy.deepcopy(work.model)
+        entropy = np.random.SeedSequence([self._seed, context.number, self._number[work.client]])
+        self._settings.train(model, self._examples[work.client], int(entropy.generate_state(1, np.uint64)[0]))
+        return replace(work, model=model)
+
+
+@final
+class Delta(Stage):
+    """On a client: what training changed, at full shape. On the server: the start plus the mean of those changes."""
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Subtracts the start from the trained model and scatters the difference to full shape."""
+        before = gather(context.start, work.mask)
+        after: dict[str, torch.Tensor] = work.model.state_dict()
+        change = {name: after[name] - tensor for name, tensor in before.items()}
+        return replace(work, update=scatter(change, work.mask))
+
+    def on_server(self, context: RoundContext, values: State) -> State:
+        """Adds the step to the start, in the dtype of the start."""
+        return add_step(context.start, values)
+
+
+@final
+class Weigh(Stage):
+    """Weighs every client by its number of examples. Without this stage all weigh the same.
+
+    The mean is divided by the weights where they are summed, so the server has nothing to undo.
+
+    Args:
+        examples: Those of every client.
+    """
+
+    def __init__(self, examples: Mapping[Client, Examples]) -> None:
+        self._weights = {client: float(len(own)) for client, own in examples.items()}
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:  # noqa: ARG002 - the same in every round
+        """Attaches the weight."""
+        return replace(work, weight=self._weights[work.client])

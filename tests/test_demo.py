@@ -1,0 +1,192 @@
+"""The command ``secagg`` from the outside: the demonstration from end to end, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from protocols import demo as demonstration
+from secagg import commands
+
+if TYPE_CHECKING:
+    from protocols.demo import DemoResult
+
+PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+PLUGGED_IN = tuple(
+    EntryPoint(name, value, commands.GROUP)
+    for name, value in PROJECT["project"]["entry-points"][commands.GROUP].items()
+)
+SYSTEMS = ["FedAvg uniform", "CLIP uniform", "CLIP mask-indexed"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of the command: what it wrote, returned and printed, and the result behind it."""
+
+    folder: Path
+    code: int
+    out: str
+    err: str
+    result: DemoResult
+
+    @property
+    def json(self) -> dict[str, Any]:
+        written: dict[str, Any] = json.loads((self.folder / "demo.json").read_text(encoding="utf-8"))
+        return written
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    """Makes these the entry points that installing would have registered."""
+    monkeypatch.setattr(commands, "entry_points", lambda *, group: [point for point in points if point.group == group])
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, *PLUGGED_IN)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One short run for all tests that look at its outcome."""
+    folder, out, err = tmp_path_factory.mktemp("demo") / "not" / "there yet", StringIO(), StringIO()
+    results: list[DemoResult] = []
+    run = demonstration.run
+
+    def remembered(*arguments: Any) -> DemoResult:
+        results.append(run(*arguments))
+        return results[0]
+
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(out), redirect_stderr(err):
+        plug_in(monkeypatch, *PLUGGED_IN)
+        monkeypatch.setattr(demonstration, "run", remembered)
+        code = commands.main(["demo", "--rounds", "1", "--out", str(folder)])
+    return Finished(folder, code, out.getvalue(), err.getvalue(), results[0])
+
+
+def test_the_demo_compares_three_encrypted_systems(finished: Finished) -> None:
+    assert finished.code == 0
+    assert [row["system"] for row in finished.json["systems"]] == SYSTEMS
+    assert {run["aggregator"] for run in finished.json["runs"]} == {"uniform", "mask-indexed"}
+
+
+def test_encryption_changes_no_bit(finished: Finished) -> None:
+    assert [row["difference"] for row in finished.json["systems"]] == [0, 0, 0]
+
+
+def test_pruned_stragglers_shorten_the_round_within_the_bound(finished: Finished) -> None:
+    fedavg, uniform, indexed = finished.json["systems"]
+    assert fedavg["speed_up"] == 0
+    assert fedavg["keep"] == 1
+    assert 0 < uniform["speed_up"] < indexed["speed_up"]
+    assert uniform["keep"] == indexed["keep"] < 1
+    assert indexed["straggler_upload_bytes"] < uniform["straggler_upload_bytes"]
+
+
+def test_the_json_holds_devices_calibration_and_verdicts(finished: Finished) -> None:
+    written = finished.json
+    assert len(written["settings"]["fleet"]["devices"]) == 20
+    assert {time["aggregator"] for time in written["secure_times"]} == {"uniform", "mask-indexed"}
+    assert all(time["seconds"] > 0 for time in written["secure_times"])
+    assert list(written["verdicts"]) == SYSTEMS
+    assert all(len(run["rounds"]) == 1 for run in written["runs"])
+
+
+def test_the_table_stands_on_stdout_and_the_progress_on_stderr(finished: Finished) -> None:
+    assert all(system in finished.out for system in SYSTEMS)
+    assert "Speed-up" in finished.out
+    assert "nothing else about any client" in " ".join(finished.out.split())
+    assert "warm-up" in finished.err
+    assert "Speed-up" not in finished.err
+
+
+def test_the_picture_is_a_png(finished: Finished) -> None:
+    assert (finished.folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_with_format_json_nothing_else_stands_on_stdout(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demonstration, "run", lambda *_: finished.result)
+    assert commands.main(["demo", "--format", "json", "--out", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
+
+
+def fails_with(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a command that has to fail, and returns its one line."""
+    assert commands.main(arguments) == commands.FAILED
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--rounds", "0"), ("--seed", "-1")])
+def test_a_wrong_setting_is_one_line(
+    option: str, value: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    message = fails_with(capsys, "demo", option, value, "--out", str(tmp_path))
+    assert message.startswith("secagg: ")
+    assert option.removeprefix("--") in message
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "--out" in fails_with(capsys, "demo", "--out", str(tmp_path / "file"))
+
+
+def test_a_missing_extra_is_named_when_the_command_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "protocols.demo")
+    monkeypatch.delitem(sys.modules, "protocols.plots")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = fails_with(capsys, "demo", "--out", str(tmp_path))
+    assert "needs matplotlib" in message
+    assert "pip install 'secagg[experiments]'" in message
+
+
+def test_a_missing_extra_is_named_when_the_command_cannot_even_be_registered(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug_in(monkeypatch, EntryPoint("shiny", "no_such_dependency.commands", commands.GROUP))
+    message = fails_with(capsys, "shiny", "--with", "options")
+    assert "`secagg shiny` needs no_such_dependency: pip install" in message
+
+
+def test_a_broken_import_of_our_own_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, EntryPoint("broken", "secagg.no_such_module", commands.GROUP))
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        commands.main(["broken"])
+
+
+def test_a_package_that_is_shadowed_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "shadowed_plug_in.py").write_text("raise ImportError('rename that folder')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    plug_in(monkeypatch, EntryPoint("shadowed", "shadowed_plug_in", commands.GROUP))
+    assert "rename that folder" in fails_with(capsys, "shadowed")
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "version", lambda _: "1.2.3")
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == "secagg 1.2.3\n"
+
+
+def test_without_a_command_the_usage_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        commands.main([])
+    assert ended.value.code == 2
+    assert "demo" in capsys.readouterr().err

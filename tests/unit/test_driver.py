@@ -1,0 +1,88 @@
+"""Stages by name, and what a played session costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from secagg import messages
+from secagg.driver import Contribution, Stage, Traffic, run
+from secagg.errors import ParameterError, TooFewClientsError
+from secagg.layout import Layout, Tensor
+from secagg.params import Params
+from secagg.prg import SeededEntropy
+from secagg.server import Round
+from secagg.session import Session
+
+SESSION = Session(id=bytes(16), params=Params(max_dropouts=1), layout=Layout((Tensor("w", (3,)),)), mode="uniform")
+FOUR = {client: Contribution({"w": np.full(3, float(client))}) for client in range(4)}
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_stage_is_known_by_all_its_spellings(stage: Stage) -> None:
+    camel = stage.name.title().replace("_", "")
+    assert {Stage.of(name) for name in (stage, stage.name, stage.name.lower(), camel)} == {stage}
+
+
+def test_the_stages_of_a_client_are_named_like_the_rounds_of_the_server() -> None:
+    rounds = [Stage.of(round_.value) for round_ in Round if round_ is not Round.DONE]
+    assert rounds == [Stage.ADVERTISE_KEYS, Stage.SHARE_KEYS, Stage.MASKED_INPUT, Stage.UNMASK]
+    assert rounds == sorted(rounds)
+    assert rounds[0] > Stage.NONE
+
+
+@pytest.mark.parametrize("name", ["", "masked", "3", "DONE"])
+def test_an_unknown_stage_is_refused_and_the_known_ones_are_named(name: str) -> None:
+    with pytest.raises(ParameterError, match=f"no stage '{name}': use one of NONE, ADVERTISE_KEYS, SHARE_KEYS"):
+        Stage.of(name)
+
+
+def test_a_session_sums_what_the_survivors_bring() -> None:
+    played = run(SESSION, FOUR, {2: Stage.SHARE_KEYS})
+    assert played.aggregate.survivors == (0, 1, 3)
+    np.testing.assert_allclose(played.aggregate.sum, [4, 4, 4], atol=1e-5)
+    assert played.clipped_share == dict.fromkeys(FOUR, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "sent"), [(Stage.NONE, 0), (Stage.ADVERTISE_KEYS, 1), (Stage.SHARE_KEYS, 2), (Stage.MASKED_INPUT, 3)]
+)
+def test_a_client_sends_nothing_after_its_last_stage(stage: Stage, sent: int) -> None:
+    seen: list[messages.Message] = []
+    run(SESSION, FOUR, {2: stage}, observe=lambda data: seen.append(messages.decode(data)))
+    assert sum(getattr(message, "sender", None) == 2 for message in seen) == sent
+
+
+def test_every_byte_on_the_wire_is_counted_once_for_its_client() -> None:
+    seen: list[bytes] = []
+    played = run(SESSION, FOUR, observe=seen.append)
+    total = sum(played.traffic.upload_bytes.values()) + sum(played.traffic.download_bytes.values())
+    assert total == sum(map(len, seen))
+    assert set(played.traffic.seconds) == {
+        f"{role} {stage.name.lower()}" for role in ("client", "server") for stage in Stage if stage is not Stage.NONE
+    }
+
+
+def test_the_same_entropy_gives_the_same_bytes() -> None:
+    def wire() -> list[bytes]:
+        seen: list[bytes] = []
+        sources = {client: SeededEntropy(str(client).encode()) for client in (None, *FOUR)}
+        run(SESSION, FOUR, entropy_of=sources.__getitem__, observe=seen.append)
+        return seen
+
+    assert wire() == wire()
+
+
+def test_too_many_dropouts_release_nothing() -> None:
+    with pytest.raises(TooFewClientsError, match="2 clients sent their input < 3"):
+        run(SESSION, FOUR, {0: Stage.SHARE_KEYS, 1: Stage.SHARE_KEYS})
+
+
+def test_what_two_sessions_cost_adds_up_under_their_names() -> None:
+    total = Traffic()
+    first, second = (run(SESSION, FOUR).traffic for _ in range(2))
+    total.add(first, "counting: ")
+    total.add(second)
+    assert total.upload_bytes[1] == first.upload_bytes[1] + second.upload_bytes[1]
+    assert total.seconds["counting: client unmask"] == first.seconds["client unmask"]
+    assert total.seconds["client unmask"] == second.seconds["client unmask"]

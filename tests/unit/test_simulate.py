@@ -1,0 +1,266 @@
+"""A session in one call: what goes in, what comes out, and what is refused before it starts."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from secagg import delta, simulate
+from secagg.declaration import Provenance, of_units
+from secagg.driver import Stage
+from secagg.errors import (
+    InputError,
+    LayoutMismatchError,
+    NotFiniteError,
+    OutOfRangeError,
+    ParameterError,
+    UnknownClientError,
+    WeightError,
+)
+from secagg.layout import Layout, Tensor
+from secagg.params import Params
+from secagg.structure import ties_in
+
+NAMES = ("ann", "bob", "cat", "dan")
+VALUES = {name: {"w": np.full((2, 2), k + 1.0), "b": np.array([0.5 * k])} for k, name in enumerate(NAMES)}
+NO_DROPOUTS = Params(max_dropouts=0)
+STEP = 4 / Params().magnitude
+
+
+def close(actual: Any, expected: Any) -> None:
+    np.testing.assert_allclose(np.asarray(actual), expected, atol=len(NAMES) * STEP)
+
+
+def some_masks() -> dict[str, Any]:
+    """Everybody holds the first row of ``w``; two hold the rest, which is too few."""
+    return {
+        name: {"w": np.array([[True, True], [k < 2, k < 2]]), "b": np.array([True])} for k, name in enumerate(NAMES)
+    }
+
+
+def test_the_mean_and_the_sum_have_the_form_of_the_updates() -> None:
+    result = simulate(VALUES)
+    close(result.mean["w"], [[2.5, 2.5], [2.5, 2.5]])
+    close(result.sum["w"], [[10, 10], [10, 10]])
+    close(result.mean["b"], [0.75])
+    assert result.weight == 4
+    assert result.survivors == NAMES
+    assert not result.withheld["w"].any()
+    assert result.coverage is None
+    assert result.unchanged == ()
+    assert repr(result) == f"Result({result.verdict!r})"
+
+
+def test_weights_weigh() -> None:
+    weights = {"ann": 1.0, "bob": 0.5, "cat": 0.25, "dan": 0.25}
+    result = simulate(VALUES, weights=weights)
+    close(result.mean["w"], np.full((2, 2), (1 + 1 + 0.75 + 1) / 2))
+    assert result.weight == pytest.approx(2, abs=1e-5)
+
+
+def test_masks_withhold_what_too_few_hold_and_divide_by_those_who_do() -> None:
+    values = {name: {"w": update["w"] * [[1], [np.nan]], "b": update["b"]} for name, update in VALUES.items()}
+    values |= {name: VALUES[name] for name in ("ann", "bob")}
+    result = simulate(values, some_masks(), mode="mask-indexed", params=NO_DROPOUTS)
+    close(result.mean["w"], [[2.5, 2.5], [np.nan, np.nan]])
+    assert result.coverage["w"].tolist() == [[4, 4], [2, 2]]
+    assert result.withheld["w"].tolist() == [[False, False], [True, True]]
+
+
+def test_what_is_withheld_can_be_filled() -> None:
+    result = simulate(VALUES, some_masks(), mode="mask-indexed", params=NO_DROPOUTS, fallback=0.0)
+    close(result.mean["w"], [[2.5, 2.5], [0, 0]])
+    close(result.sum["w"], [[10, 10], [0, 0]])
+
+
+def test_a_uniform_session_of_pruned_updates_counts_first() -> None:
+    result = simulate(VALUES, some_masks(), mode="uniform", params=Params(max_dropouts=0, min_cohort=2))
+    assert result.coverage is None
+    close(result.mean["w"], [[2.5, 2.5], [(1 + 2) / 4, (1 + 2) / 4]])
+    assert {stage.partition(": ")[0] for stage in result.stats.seconds if ": " in stage} == {"counting"}
+
+
+def test_a_masked_session_has_to_say_its_mode() -> None:
+    with pytest.raises(ParameterError, match=r"masks are given: set mode='uniform' .* or\s+mode='mask-indexed'"):
+        simulate(VALUES, some_masks())
+
+
+def test_units_of_a_layout_make_declarations_small() -> None:
+    layout = Layout((Tensor("w", (2, 2), "float64", {0: (0, 1)}), Tensor("b", (1,), "float64")), {"rows": 2})
+    masks = {name: of_units(layout, np.array([True, k < 3]), Provenance.DEVICE) for k, name in enumerate(NAMES)}
+    result = simulate(VALUES, masks, mode="mask-indexed", params=NO_DROPOUTS, layout=layout)
+    assert result.coverage["w"].tolist() == [[4, 4], [3, 3]]
+    close(result.mean["w"], [[2.5, 2.5], [2, 2]])
+    with pytest.raises(LayoutMismatchError, match="the layout given names other tensors"):
+        simulate(VALUES, layout=Layout(layout.tensors[:1], {"rows": 2}))
+
+
+@pytest.mark.parametrize("stage", ["ShareKeys", "share_keys", Stage.SHARE_KEYS])
+def test_dropouts_are_named_by_stage(stage: Stage | str) -> None:
+    result = simulate(VALUES, dropouts={"dan": stage})
+    assert result.survivors == ("ann", "bob", "cat")
+    close(result.mean["w"], np.full((2, 2), 2.0))
+    assert result.stats.dropouts == {"dan": Stage.SHARE_KEYS}
+
+
+def test_a_client_that_completes_the_last_stage_is_no_dropout() -> None:
+    assert simulate(VALUES, dropouts={"dan": "Unmask"}).stats.dropouts == {}
+
+
+def test_a_seed_makes_the_wire_repeat_and_no_seed_does_not() -> None:
+    def wire(seed: bytes | int | None) -> list[bytes]:
+        seen: list[bytes] = []
+        simulate(VALUES, some_masks(), mode="uniform", params=NO_DROPOUTS, seed=seed, observe=seen.append)
+        return seen
+
+    assert wire(1) == wire(1) == wire(b"1")
+    assert wire(1)[0] != wire(2)[0]
+    assert wire(None)[0] != wire(None)[0]
+
+
+def test_the_cost_is_told_by_client_name() -> None:
+    params = Params(out_of_range="saturate", value_range=2.0)
+    stats = simulate(VALUES, params=params).stats
+    assert set(stats.upload_bytes) == set(stats.download_bytes) == set(NAMES)
+    assert min(stats.upload_bytes.values()) > 0
+    assert stats.clipped_share == {"ann": 0.0, "bob": 0.0, "cat": 0.8, "dan": 0.8}
+
+
+@pytest.mark.parametrize("name", ["masks", "weights", "dropouts"])
+def test_a_client_without_an_update_is_named(name: str) -> None:
+    entry: dict[str, Any] = {"masks": None, "weights": 1.0, "dropouts": "Unmask"}
+    with pytest.raises(UnknownClientError, match=rf"{name} names clients without an update: \['eve'\]") as error:
+        simulate(VALUES, mode="uniform", **{name: {"eve": entry[name]}})
+    assert error.value.culprits == ("eve",)
+
+
+def test_a_missing_weight_is_named() -> None:
+    with pytest.raises(WeightError, match=r"weights leaves out clients: \['dan'\]"):
+        simulate(VALUES, weights=dict.fromkeys(NAMES[:3], 1.0))
+
+
+@pytest.mark.parametrize(
+    ("update", "weight", "kind"),
+    [
+        ({"w": np.full((2, 2), np.nan), "b": np.zeros(1)}, 1.0, NotFiniteError),
+        ({"w": np.full((2, 2), 4.5), "b": np.zeros(1)}, 1.0, OutOfRangeError),
+        ({"w": np.zeros((2, 3)), "b": np.zeros(1)}, 1.0, LayoutMismatchError),
+        ({"w": np.zeros((2, 2)), "b": np.zeros(1)}, 1.5, WeightError),
+    ],
+)
+def test_what_a_client_would_refuse_is_refused_before_the_session_and_names_it(
+    update: dict[str, Any], weight: float, kind: type[InputError]
+) -> None:
+    seen: list[bytes] = []
+    with pytest.raises(kind, match="client cat") as error:
+        simulate({**VALUES, "cat": update}, weights={**dict.fromkeys(NAMES, 1.0), "cat": weight}, observe=seen.append)
+    assert error.value.culprits == ("cat",)
+    assert seen == []
+
+
+def test_no_update_at_all_is_refused() -> None:
+    with pytest.raises(InputError, match="deltas holds no client"):
+        simulate({})
+
+
+class Model(torch.nn.Module):
+    """A linear layer, its tied twin, and buffers that are no floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Linear(2, 1)
+        self.twin = torch.nn.Linear(2, 1)
+        self.twin.weight = self.body.weight
+        self.register_buffer("steps", torch.tensor(3))
+        self.register_buffer("flags", torch.tensor([True, False]))
+
+
+def trained(start: Model, by: float) -> Model:
+    model = copy.deepcopy(start)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(by)
+        model.steps += 1
+    return model
+
+
+def test_a_module_is_trained_aggregated_and_written_back() -> None:
+    start = Model()
+    before = copy.deepcopy(start.state_dict())
+    deltas = {name: delta(trained(start, 0.1 * k), before) for k, name in enumerate(NAMES)}
+    result = simulate(deltas)
+    assert result.unchanged == ("steps", "flags")
+    assert [tensor.name for tensor in result.aggregate.plan.session.layout.tensors] == [
+        "body.weight",
+        "body.bias",
+        "twin.bias",
+    ]
+    assert result.apply(start) is start
+    for name in ("body.weight", "body.bias", "twin.weight", "twin.bias"):
+        close(start.state_dict()[name], before[name].numpy() + 0.15)
+    assert start.twin.weight is start.body.weight
+    assert int(start.steps) == 3
+
+
+def test_a_state_is_not_changed_but_copied() -> None:
+    state = Model().state_dict()
+    before = copy.deepcopy(state)
+    after = simulate({name: {key: torch.ones_like(value) for key, value in state.items()} for name in NAMES}).apply(
+        state
+    )
+    assert all(torch.equal(state[key], before[key]) for key in state)
+    close(after["body.weight"], before["body.weight"].numpy() + 1)
+    assert torch.equal(after["flags"], before["flags"])
+    assert after["flags"] is not state["flags"]
+
+
+def test_a_withheld_coordinate_keeps_its_value() -> None:
+    result = simulate(VALUES, some_masks(), mode="mask-indexed", params=NO_DROPOUTS, fallback=9.0)
+    start = {"w": np.full((2, 2), 7.0), "b": np.zeros(1)}
+    close(result.apply(start)["w"], [[9.5, 9.5], [7, 7]])
+    with pytest.raises(LayoutMismatchError):
+        result.apply({"w": start["w"]})
+
+
+@pytest.mark.parametrize("form", [dict, OrderedDict])
+def test_a_delta_is_what_training_changed(form: type[dict[str, Any]]) -> None:
+    after = form({"w": np.array([3.0, 5.0]), "steps": np.array(4), "flags": np.array([True])})
+    before = {"w": np.array([1.0, 1.0]), "steps": np.array(1), "flags": np.array([False])}
+    changed = delta(after, before)
+    assert changed["w"].tolist() == [2, 4]
+    assert list(changed) == list(after)
+    changed["flags"][0] = False
+    assert after["flags"][0]
+
+
+def test_a_delta_keeps_tied_parameters_tied() -> None:
+    start = Model()
+    changed = delta(trained(start, 0.5), copy.deepcopy(start.state_dict()))
+    assert ties_in(changed) == {"twin.weight": "body.weight"}
+
+
+def test_a_delta_to_itself_is_refused() -> None:
+    model = Model()
+    with pytest.raises(InputError, match=r"start shares its memory with the model: copy\.deepcopy"):
+        delta(model, model.state_dict())
+    array = np.ones(2)
+    with pytest.raises(InputError, match="start shares its memory"):
+        delta(array, array)
+
+
+def test_a_delta_of_other_shapes_is_refused() -> None:
+    with pytest.raises(LayoutMismatchError):
+        delta(np.ones(2), np.ones(3))
+
+
+def test_narrow_results_overflow_to_infinity_without_a_warning() -> None:
+    updates = {name: np.full(2, 3, np.float16) for name in NAMES}
+    result = simulate(updates, weights=dict.fromkeys(NAMES, 1e5), params=Params(max_weight=1e5))
+    assert result.sum.dtype == np.float16
+    assert np.isposinf(result.sum).all()
+    np.testing.assert_allclose(result.mean, 3, atol=1e-2)
