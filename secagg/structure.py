@@ -7,6 +7,7 @@ device. PyTorch is never imported: where it is in use, it already is.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -221,7 +222,8 @@ def named_leaves(value: Any) -> dict[str, Any]:
         case "mapping":
             named = {str(name): leaf for name, leaf in value.items()}
             if len(named) != len(value):
-                raise InputError("two keys of an update read the same")
+                twice = [str(key) for key, times in Counter(map(str, value)).items() if times > 1]
+                raise InputError(f"different keys of an update read alike: {', '.join(twice)}")
         case "array":
             named = {SINGLE: value}
         case _:

@@ -25,7 +25,8 @@ def verdict(aggregate: Aggregate) -> str:
         )
     ]
     if withheld:
-        parts.append(f"{withheld:.1%} of the coordinates are withheld")
+        share = f"{withheld:.1%}" if withheld >= 0.001 else "less than 0.1%"
+        parts.append(f"{share} of the coordinates are withheld")
     parts.append(_masks(aggregate))
     if session.weighted:
         parts.append(_weights(aggregate))

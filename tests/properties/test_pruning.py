@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -63,7 +63,6 @@ def unit_masks(draw: st.DrawFn, layout: Layout) -> Mask:
     return Mask.of_units(layout, held)
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_any_submodel_computes_what_the_masked_model_computes(data: st.DataObject) -> None:
     model, x, layout = data.draw(st.sampled_from([mixed, language]))()
@@ -75,7 +74,6 @@ def test_any_submodel_computes_what_the_masked_model_computes(data: st.DataObjec
         torch.testing.assert_close(extract(model, mask)(x), expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_scatter_and_gather_undo_each_other(data: st.DataObject) -> None:
     model, _, layout = mixed()
@@ -90,7 +88,6 @@ def test_scatter_and_gather_undo_each_other(data: st.DataObject) -> None:
     assert all(torch.equal(again[name], small[name]) for name in small)
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_a_mask_survives_its_declaration(data: st.DataObject) -> None:
     _, _, layout = mixed()
@@ -102,7 +99,6 @@ def test_a_mask_survives_its_declaration(data: st.DataObject) -> None:
     assert np.array_equal(again.coordinates, mask.coordinates)
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.floats(0.01, 1), st.floats(0.01, 1))
 def test_ordered_masks_are_nested(one: float, other: float) -> None:
     _, _, layout = mixed()
@@ -110,7 +106,6 @@ def test_ordered_masks_are_nested(one: float, other: float) -> None:
     assert not (smaller.coordinates & ~larger.coordinates).any()
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.floats(0.01, 1), st.data())
 def test_no_dropped_unit_scores_above_a_kept_one_of_its_group(keep: float, data: st.DataObject) -> None:
     _, _, layout = mixed()

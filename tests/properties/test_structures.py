@@ -26,7 +26,7 @@ FORMS: dict[str, Callable[[float], Any]] = {
     "a list": lambda v: [np.full((2, 2), v), np.full(1, v, np.float16)],
     "a tuple": lambda v: (np.full((2, 2), v), np.full((), v)),
     "one array": lambda v: np.full((3, 1, 2), v),
-    "one scalar array": lambda v: np.array(v),
+    "one scalar array": np.array,
     "one tensor": lambda v: torch.full((3, 2), v),
     "a transposed tensor": lambda v: torch.full((3, 2), v).T,
     "a tensor with gradients": lambda v: torch.full((2,), v, requires_grad=True),
