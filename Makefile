@@ -11,7 +11,7 @@ CODE := secagg pruning protocols attacks examples tests
 help:
 	@echo "make setup   build $(VENV) with the secagg command in it"
 	@echo "make demo    FedAvg and CLIP under encryption on handwritten digits"
-	@echo "make test    lint, types, tests of the core with coverage"
+	@echo "make test    lint, tests of the core with coverage (make types: mypy --strict)"
 	@echo "make test-all  every test"
 	@echo "make bench   speed of submodels, and of the protocol beside Flower's SecAgg+ (installs Flower)"
 	@echo "make clean   remove what the above made"
@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/secagg demo
 
-test: lint types unit
+test: lint unit
 
 lint: setup
 	$(BIN)/ruff check $(CODE)
