@@ -590,7 +590,7 @@ UPDATES: dict[str, tuple[dict[str, Any], type[InputError]]] = {
     "NaN": ({"w": [np.nan] + [0.0] * 7}, NotFiniteError),
     "infinity": ({"w": [0.0, -np.inf] + [0.0] * 6}, NotFiniteError),
     "a value above the range": ({"w": [4.0625123] + [0.0] * 7}, OutOfRangeError),
-    "a value below the range": ({"w": [0.0] * 7 + [-4.0625123]}, OutOfRangeError),
+    "a value below the range": ({"w": [0.0, -4.0625123] + [0.0] * 6}, OutOfRangeError),
     "another shape": ({"w": [[0.0] * 8]}, LayoutMismatchError),
     "too few values": ({"w": [0.0] * 7}, LayoutMismatchError),
     "another name": ({"v": [0.0] * 8}, LayoutMismatchError),
