@@ -5,14 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := secagg pruning protocols attacks examples tests
 
-.PHONY: help setup demo test test-all lint types unit bench clean
+.PHONY: help setup demo test lint types unit bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup   build $(VENV) with the secagg command in it"
 	@echo "make demo    FedAvg and CLIP under encryption on handwritten digits"
-	@echo "make test    lint, tests of the core with coverage (make types: mypy --strict)"
-	@echo "make test-all  every test"
+	@echo "make test    lint, types, and the tests with branch coverage"
 	@echo "make bench   speed of submodels, and of the protocol beside Flower's SecAgg+ (installs Flower)"
 	@echo "make clean   remove what the above made"
 
@@ -27,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/secagg demo
 
-test: lint unit
+test: lint types unit
 
 lint: setup
 	$(BIN)/ruff check $(CODE)
@@ -36,15 +35,8 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-# The core, its vectors and the README; `make test-all` runs the session properties, the refusals, the enumeration, the
-# submodels, the rounds, the demo and the wheel as well.
 unit: setup
-	$(BIN)/python -m pytest -n 2 --cov=secagg --cov-report=term \
-		--ignore=tests/unit/pruning --ignore=tests/unit/protocols \
-		tests/unit tests/vectors tests/test_architecture.py tests/test_readme.py
-
-test-all: setup
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[flower]'

@@ -5,19 +5,22 @@ Threat: a server that sees the declared masks and the released sums of one round
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+Client = TypeVar("Client", bound=Hashable)
+
 
 @dataclass(frozen=True)
-class Isolation:
+class Isolation(Generic[Client]):
     """What the released sums of one round say about single clients.
 
     Args:
@@ -28,12 +31,12 @@ class Isolation:
 
     smallest_group: int | None
     exposed_share: float
-    in_clear: Mapping[Hashable, int]
+    in_clear: Mapping[Client, int]
 
 
 def isolation(
-    masks: Mapping[Hashable, NDArray[np.bool_]], released: NDArray[np.bool_], min_cohort: int = 3
-) -> Isolation:
+    masks: Mapping[Client, NDArray[np.bool_]], released: NDArray[np.bool_], min_cohort: int = 3
+) -> Isolation[Client]:
     """Counts the holders of every released coordinate.
 
     Args:

@@ -7,19 +7,20 @@ over groups of equal masks, each as large as the release rule demands.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+Client = TypeVar("Client", bound=Hashable)
 
-def opened_weights(
-    masks: Mapping[Hashable, NDArray[np.bool_]], denominators: NDArray[np.float64]
-) -> dict[Hashable, float]:
+
+def opened_weights(masks: Mapping[Client, NDArray[np.bool_]], denominators: NDArray[np.float64]) -> dict[Client, float]:
     """The weights that follow from the denominators.
 
     Args:

@@ -62,7 +62,7 @@ class DemoSettings:
     warm_up: int = 3
     seed: int = 0
     alpha: float = 0.5
-    training: LocalSgd = field(default_factory=lambda: LocalSgd(steps=5))
+    training: LocalSgd = field(default_factory=lambda: LocalSgd(steps=10, learning_rate=0.1))
     fleet: Fleet = field(default_factory=Fleet.with_stragglers)
     params: Params = field(default_factory=lambda: Params(value_range=2.0, levels=2**18))
     clip: ClipSettings = field(default_factory=lambda: ClipSettings(score=relative_norm))

@@ -58,11 +58,11 @@ def vgg9(classes: int = 10, channels: int = 3, *, seed: int = 0) -> nn.Sequentia
 
 
 def digits_cnn(classes: int = 10, *, seed: int = 0) -> nn.Sequential:
-    """A small network for 8 x 8 gray digits: two convolutions of 32 and 64 filters, a dense layer of 128."""
+    """A small network for 8 x 8 gray digits: two convolutions of 16 and 32 filters, a dense layer of 128."""
     with _seeded(seed):
-        layers = _named("conv1", nn.Conv2d(1, 32, 3, padding=1)) + _named("conv2", nn.Conv2d(32, 64, 3, padding=1))
+        layers = _named("conv1", nn.Conv2d(1, 16, 3, padding=1)) + _named("conv2", nn.Conv2d(16, 32, 3, padding=1))
         layers += [("pool", nn.MaxPool2d(2)), ("flatten", nn.Flatten())]
-        layers += _named("fc1", nn.Linear(64 * 4 * 4, 128))
+        layers += _named("fc1", nn.Linear(32 * 4 * 4, 128))
         return nn.Sequential(OrderedDict([*layers, ("fc2", nn.Linear(128, classes))]))
 
 

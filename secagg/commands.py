@@ -20,6 +20,9 @@ GROUP = "secagg.commands"
 FAILED = 2
 """Exit code for a wrong setting, a missing extra, or a session that cannot finish."""
 
+_NO_OPTIONS = "\0"
+"""Prefix of options that no argument can have, so that all of them are taken as they come."""
+
 _OURS = ("secagg", "pruning", "protocols", "attacks")
 
 
@@ -32,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 with one line on standard error.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return FAILED
     try:
         code: int = options.run(options)
     except SecAggError as error:
@@ -45,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="secagg", description="Secure aggregation for federated learning.")
     parser.add_argument("--version", action="version", version=f"secagg {_version()}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         _plug_in(point, subparsers)
     return parser
@@ -57,8 +64,10 @@ def _plug_in(point: EntryPoint, subparsers: argparse._SubParsersAction[argparse.
         register = point.load().register
     except ImportError as error:
         message = _missing(point.name, error)
-        parser = subparsers.add_parser(point.name, help="not available: an extra is missing", add_help=False)
-        parser.add_argument("ignored", nargs=argparse.REMAINDER)
+        parser = subparsers.add_parser(
+            point.name, help="not available: an extra is missing", add_help=False, prefix_chars=_NO_OPTIONS
+        )
+        parser.add_argument("ignored", nargs="*")
         parser.set_defaults(run=_failing(message))
         return
     register(subparsers)

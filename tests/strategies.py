@@ -153,25 +153,24 @@ def masks_of(draw: DrawFn, layout: Layout, clients: list[int]) -> dict[int, Mask
 
 
 @st.composite
-def params_of(draw: DrawFn, layout: Layout, clients: int, **fixed: Any) -> Params:
+def params_of(draw: DrawFn, /, layout: Layout, clients: int, **fixed: Any) -> Params:
     """Settings; value ranges and max_weight are powers of two, so that a test can encode exactly."""
     powers = st.sampled_from([0.125, 1.0, 4.0])
     by_name = draw(st.booleans())
-    settings = {
+    corrupt = draw(st.sampled_from([0, 0, 0, 1]))
+    threshold = draw(st.sampled_from([None, None, None, 2, 3]))
+    settings: dict[str, Any] = {
         "min_cohort": draw(st.integers(2, max(2, clients // 2))),
         "max_dropouts": draw(st.none() | st.integers(0, 4)),
-        "corrupt": draw(st.sampled_from([0, 0, 0, 1])),
+        "corrupt": corrupt,
         "participation": draw(st.sampled_from([0.0, 0.0, 0.5, 0.7])),
         "value_range": {layout.tensors[0].name: draw(powers), "*": draw(powers)} if by_name else draw(powers),
         "levels": draw(st.sampled_from([4, *LEVELS.values()])),
         "out_of_range": draw(st.sampled_from(["refuse", "saturate"])),
         "max_weight": draw(st.sampled_from([0.5, 1.0, 64.0])),
         "weighting": draw(st.sampled_from(["hidden", "public", "average"])),
-        "share_threshold": draw(st.sampled_from([None, None, None, 2, 3])),
+        "share_threshold": threshold and max(threshold, corrupt + 1),
     }
-    settings["share_threshold"] = settings["share_threshold"] and max(
-        settings["share_threshold"], settings["corrupt"] + 1
-    )
     return Params(**(settings | fixed))
 
 
@@ -205,9 +204,13 @@ def dropouts_of(clients: list[int]) -> SearchStrategy[dict[int, Stage]]:
     return few | st.dictionaries(st.sampled_from(clients), st.sampled_from(Stage), max_size=len(clients))
 
 
+MODES: tuple[Mode, ...] = ("uniform", "mask-indexed")
+
+
 @st.composite
 def scenarios(
     draw: DrawFn,
+    /,
     mode: Mode | None = None,
     clients: tuple[int, int] = (3, 12),
     *,
@@ -228,15 +231,15 @@ def scenarios(
     ids = draw(
         st.sampled_from([list(range(count)), [7 + 3 * k for k in range(count)], [2**63 - 1 - k for k in range(count)]])
     )
-    mode = mode or draw(st.sampled_from(["uniform", "mask-indexed"]))
+    drawn: Mode = draw(st.sampled_from(MODES)) if mode is None else mode
     weighted = draw(st.booleans()) if weighted is None else weighted
-    if mode == "uniform":
+    if drawn == "uniform":
         weightings = ["hidden", "average"] if weighted else ["hidden", "public", "average"]
         fixed = {"weighting": draw(st.sampled_from(weightings)), "exact_denominators": draw(st.booleans())} | fixed
     params = draw(params_of(layout, count, **fixed))
     masks = draw(masks_of(layout, ids))
     counted = None
-    if mode == "uniform":
+    if drawn == "uniform":
         if draw(st.booleans()):
             slack = draw(st.integers(0, 1))
             least = np.sum([mask.held for mask in masks.values()], axis=0) - slack
@@ -253,6 +256,6 @@ def scenarios(
         for place, id_ in enumerate(ids)
     }
     session = Session(
-        id=seed.to_bytes(16, "big"), params=params, layout=layout, mode=mode, weighted=weighted, counted=counted
+        id=seed.to_bytes(16, "big"), params=params, layout=layout, mode=drawn, weighted=weighted, counted=counted
     )
     return Scenario(session, contributions, masks, draw(dropouts_of(ids)), seed)

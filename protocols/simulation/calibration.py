@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from protocols.aggregators import Aggregator, Client
     from protocols.round import Work
 
-SESSIONS = 5
+SESSIONS = 3
 """Sessions measured for each size."""
 
 

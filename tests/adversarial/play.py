@@ -110,7 +110,9 @@ def five_clients(mode: Mode = "mask-indexed", *, weights: Mapping[int, float] | 
     )
     brought = {
         id_: Contribution(
-            {"w": VALUES / id_}, np.array(held, bool) if mode == "mask-indexed" else None, weights and weights[id_]
+            {"w": VALUES / id_},
+            np.array(held, bool) if mode == "mask-indexed" else None,
+            None if weights is None else weights[id_],
         )
         for id_, held in HELD.items()
     }

@@ -140,7 +140,8 @@ def test_clients_that_bring_other_forms_are_named() -> None:
         with pytest.raises(LayoutMismatchError) as raised:
             simulate(updates | {"c": odd})
         assert raised.value.culprits == ("c",)
-    for nothing in ({"a": np.arange(3)}, [], {}):
+    empty: list[Any] = [{"a": np.arange(3)}, [], {}]
+    for nothing in empty:
         with pytest.raises(InputError):
             simulate(dict.fromkeys("abcd", nothing))
     with pytest.raises(InputError):

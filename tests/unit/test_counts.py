@@ -97,13 +97,16 @@ def test_the_counting_session_keeps_the_thresholds_and_sums_bits_exactly() -> No
     assert Ring.holding(2000 * counting.magnitude) == Ring(16)
 
 
-def given_bits(declared: Declaration) -> tuple[list[float], list[float], list[float], list[float]]:
+Bits = tuple[list[float], list[float], list[float], list[float]]
+
+
+def given_bits(declared: Declaration) -> Bits:
     bits = counts.bits(LAYOUT, declared)
     return (bits["dense"].tolist(), bits["structured"].tolist(), bits["layers"].tolist(), bits["units"].tolist())
 
 
 def test_a_dense_client_counts_everywhere() -> None:
-    everything = ([1], [1], [1, 1, 1], [1, 1, 1, 1])
+    everything: Bits = ([1], [1], [1, 1, 1], [1, 1, 1, 1])
     assert given_bits(FULL) == everything
     assert given_bits(units(0b1111)) == everything
     assert given_bits(layers(0b111)) == everything

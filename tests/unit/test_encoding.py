@@ -43,7 +43,7 @@ def encoded(params: Params, *values: float, own: NDArray[np.bool_] = ALL, weight
     plan = plan_of(params, weighted=weight is not None)
     integers, _ = encode_update(plan, 0, update_of(*values), own, weight)
     assert integers.dtype == np.int64
-    return integers.tolist()
+    return list(map(int, integers))
 
 
 def test_values_are_scaled_to_the_magnitude_and_rounded_to_nearest() -> None:

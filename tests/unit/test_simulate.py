@@ -133,9 +133,10 @@ def test_the_cost_is_told_by_client_name() -> None:
 
 @pytest.mark.parametrize("name", ["masks", "weights", "dropouts"])
 def test_a_client_without_an_update_is_named(name: str) -> None:
-    entry: dict[str, Any] = {"masks": None, "weights": 1.0, "dropouts": "Unmask"}
+    entry = {"masks": None, "weights": 1.0, "dropouts": "Unmask"}
+    given: dict[str, Any] = {name: {"eve": entry[name]}}
     with pytest.raises(UnknownClientError, match=rf"{name} names clients without an update: \['eve'\]") as error:
-        simulate(VALUES, mode="uniform", **{name: {"eve": entry[name]}})
+        simulate(VALUES, mode="uniform", **given)
     assert error.value.culprits == ("eve",)
 
 
@@ -185,7 +186,7 @@ def trained(start: Model, by: float) -> Model:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(by)
-        model.steps += 1
+        model.get_buffer("steps").add_(1)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from secagg import structure
 from secagg.errors import InputError, LayoutMismatchError
 from secagg.layout import Layout, Tensor
 from secagg.structure import Structure, mask_vector, named_leaves, same_memory, state_of, ties_in
@@ -260,7 +260,7 @@ def test_the_state_of_a_module_is_its_state_dict_and_of_a_state_itself() -> None
 
 
 def test_no_pytorch_is_needed_where_none_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(structure.sys.modules, "torch")
+    monkeypatch.delitem(sys.modules, "torch")
     assert rebuilt(ARRAYS)["bias"] == 0.5
     with pytest.raises(InputError):
         Structure([two_tensors()["weight"]])

@@ -18,7 +18,8 @@ NO_DROPOUTS = Params(max_dropouts=0)
 
 
 def sentence(**settings: Any) -> str:
-    verdict = simulate(UPDATES, **{"params": NO_DROPOUTS, "seed": 1} | settings).verdict
+    given: dict[str, Any] = {"params": NO_DROPOUTS, "seed": 1} | settings
+    verdict = simulate(UPDATES, **given).verdict
     assert verdict.startswith("simulation: this process saw every update; deployed, a semi-honest server")
     assert verdict.endswith("nothing else about any client; a client that lies inside the range is not noticed.")
     return verdict

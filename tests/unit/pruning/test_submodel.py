@@ -35,7 +35,7 @@ def test_the_sizes_of_a_smaller_module_are_those_of_its_tensors(cnn_layout: Layo
         for name, module in submodel.named_children()
         if isinstance(module, (nn.Conv2d, nn.Linear))
     }
-    assert sizes == {"conv1": (1, 8), "conv2": (8, 16), "fc1": (256, 32), "fc2": (32, 10)}
+    assert sizes == {"conv1": (1, 4), "conv2": (4, 8), "fc1": (128, 32), "fc2": (32, 10)}
 
 
 def test_an_lstm_shrinks_with_its_embedding() -> None:
@@ -148,7 +148,7 @@ def test_single_coordinates_make_no_smaller_module(cnn_layout: Layout) -> None:
 
 def test_a_group_without_units_is_refused(cnn_layout: Layout) -> None:
     held = np.ones(cnn_layout.unit_count, bool)
-    held[:32] = False
+    held[:16] = False
     with pytest.raises(ParameterError, match="no unit of 'conv1'"):
         extract(digits_cnn(), Mask.of_units(cnn_layout, held))
 

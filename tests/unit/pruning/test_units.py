@@ -130,9 +130,9 @@ def test_a_neuron_owns_its_row_its_bias_and_its_column() -> None:
 
 def test_a_filter_owns_all_columns_of_its_flattened_image() -> None:
     units = find_units(digits_cnn(), torch.randn(2, 1, 8, 8))
-    assert units.layout.unit_groups == {"conv1": 32, "conv2": 64, "fc1": 128}
-    assert axis(units, "conv2.weight", 1) == list(range(32))
-    assert axis(units, "fc1.weight", 1) == np.repeat(np.arange(32, 96), 16).tolist()
+    assert units.layout.unit_groups == {"conv1": 16, "conv2": 32, "fc1": 128}
+    assert axis(units, "conv2.weight", 1) == list(range(16))
+    assert axis(units, "fc1.weight", 1) == np.repeat(np.arange(16, 48), 16).tolist()
 
 
 def test_the_layers_of_vgg9_make_its_units() -> None:
