@@ -96,14 +96,15 @@ def flower(update: NDArray[np.float32], neighbours: int) -> Side:
     from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
     from flwr.common.secure_aggregation.quantization import quantize
     from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen, share_keys_plaintext_concat
+    from flwr.supercore.primitives import asymmetric
 
     holders = neighbours + 1
     threshold = holders // 2 + 1
     mod_range = 1 << 32
-    mine, mine_too = encryption.generate_key_pairs(), encryption.generate_key_pairs()
-    peers = [encryption.generate_key_pairs()[1] for _ in range(neighbours)]
+    mine, mine_too = asymmetric.generate_key_pairs(), asymmetric.generate_key_pairs()
+    peers = [asymmetric.generate_key_pairs()[1] for _ in range(neighbours)]
     seed = os.urandom(32)
-    secret = encryption.private_key_to_bytes(mine[0])
+    secret = asymmetric.private_key_to_bytes(mine[0])
     boxes: list[tuple[bytes, bytes]] = []
     state: dict[str, Any] = {}
 
@@ -134,14 +135,14 @@ def flower(update: NDArray[np.float32], neighbours: int) -> Side:
     aggregate = [np.zeros(shape, np.int64) for shape in state["shapes"]]
 
     def remove_dropout() -> None:
-        private = encryption.bytes_to_private_key(combine_shares(dealt[:threshold]))
+        private = asymmetric.bytes_to_private_key(combine_shares(dealt[:threshold]))
         for public in peers:
             stream = pseudo_rand_gen(encryption.generate_shared_key(private, public), mod_range, state["shapes"])
             aggregate[:] = arithmetic.parameters_addition(aggregate, stream)
 
     return Side(
         {
-            "AdvertiseKeys": lambda: (encryption.generate_key_pairs(), encryption.generate_key_pairs()),
+            "AdvertiseKeys": lambda: (asymmetric.generate_key_pairs(), asymmetric.generate_key_pairs()),
             "ShareKeys": share_keys,
             "MaskedInput": masked_input,
             SERVER: remove_dropout,
