@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows ``secagg`` on the command line; by default that of the process.
 
     Returns:
-        The exit code: 0, or 2 with one line on standard error.
+        The exit code: 0, or 2 with one line on standard error; without a command, 2 with the help.
     """
     parser = _parser()
     options = parser.parse_args(arguments)

@@ -125,10 +125,10 @@ def test_the_chosen_degree_meets_the_union_bounds_recomputed_in_floats(clients: 
 
 
 def test_degree_and_threshold_keep_their_promise_on_random_rings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With bounds lowered to 2^-4 the failures are frequent enough to count: 1000 rings of 40 clients."""
+    """With bounds lowered to 2^-4 the failures are frequent enough to count: 3000 rings of 40 clients."""
     monkeypatch.setattr(graph, "SECURITY_BITS", 4)
     monkeypatch.setattr(graph, "LIVENESS_BITS", 4)
-    clients, lost, corrupt, rings = 40, 10, 5, 1000
+    clients, lost, corrupt, rings = 40, 10, 5, 3000
     degree, threshold = smallest_degree(clients, lost, corrupt)
     chance = random.Random(20170101)
     split = opened = starved = 0

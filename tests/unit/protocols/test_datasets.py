@@ -24,11 +24,12 @@ def test_parts_are_disjoint_and_of_one_size(alpha: float) -> None:
 
 def test_a_small_alpha_skews_labels_and_a_large_one_does_not() -> None:
     skewed, even = (
-        np.mean([shares(dirichlet(LABELS, 4, alpha, np.random.default_rng(seed))).max(axis=1) for seed in range(10)])
+        np.array([shares(dirichlet(LABELS, 4, alpha, np.random.default_rng(seed))).max(axis=1) for seed in range(10)])
         for alpha in (0.05, 1000.0)
     )
-    assert skewed > 0.6
-    assert even < 0.35
+    assert skewed.mean() > 0.6
+    assert even.mean() < 0.35
+    assert even[1].max() < 0.4
 
 
 def test_a_partition_repeats_with_its_seed() -> None:
