@@ -94,6 +94,16 @@ def test_pruned_stragglers_train_less_and_send_less(finished: Finished) -> None:
         assert row["speed_up"] == pytest.approx(1 - row["round_seconds"] / fedavg["round_seconds"])
 
 
+def test_pruning_and_then_packing_shorten_the_round(finished: Finished) -> None:
+    """Without the calibrated seconds of secure aggregation, which this machine's mood decides."""
+    parts = ("download", "compute", "upload")
+    fedavg, uniform, indexed = (
+        max(sum(client["seconds"][part] for part in parts) for client in run["rounds"][0]["clients"].values())
+        for run in finished.json["runs"]
+    )
+    assert fedavg > uniform > indexed
+
+
 def test_the_json_holds_devices_calibration_and_verdicts(finished: Finished) -> None:
     written = finished.json
     assert len(written["settings"]["fleet"]["devices"]) == 20

@@ -49,11 +49,11 @@ def same_tensors(one: Checkpoint, other: Checkpoint) -> bool:
 
 
 def test_fedavg_learns(federation: Federation) -> None:
-    result, end = FedAvg(federation, plain(federation)).run(5)
+    result, end = FedAvg(federation, plain(federation)).run(10)
     before = accuracy(federation.model, federation.test)
-    assert result.rounds[-1].accuracy > before + 0.1
+    assert result.rounds[-1].accuracy > before + 0.2
     assert result.rounds[-1].accuracy == accuracy(federation.model_at(end), federation.test)
-    assert [one.number for one in result.rounds] == [0, 1, 2, 3, 4]
+    assert [one.number for one in result.rounds] == list(range(10))
 
 
 def test_simulated_time_adds_up(federation: Federation) -> None:
