@@ -5,14 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := secagg pruning protocols attacks examples tests
 
-.PHONY: help setup demo test test-all lint types unit bench clean
+.PHONY: help setup demo test lint types unit long bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup   build $(VENV) with the secagg command in it"
 	@echo "make demo    FedAvg and CLIP under encryption on handwritten digits"
-	@echo "make test    lint, types, and the tests of the core with branch coverage"
-	@echo "make test-all  every test"
+	@echo "make test    lint, types and all tests (make lint, make types, make unit, make long: each by itself)"
 	@echo "make bench   speed of submodels, and of the protocol beside Flower's SecAgg+ (installs Flower)"
 	@echo "make clean   remove what the above made"
 
@@ -27,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/secagg demo
 
-test: lint types unit
+test: lint types unit long
 
 lint: setup
 	$(BIN)/ruff check $(CODE)
@@ -36,15 +35,15 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-# The core, the attacks, the vectors and the README; `make test-all` runs the session properties, the refusals, the
-# enumeration, the submodels, the rounds, the demo and the wheel as well.
-unit: setup
-	$(BIN)/python -m pytest -n 2 --cov=secagg --cov=attacks --cov-report=term \
-		--ignore=tests/unit/pruning --ignore=tests/unit/protocols \
-		tests/unit tests/vectors tests/test_architecture.py tests/test_readme.py
+# Measured with branch coverage: all but the long runs. A file stays with one worker, which then trains the demo once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+LONG := tests/properties tests/adversarial/test_secrecy.py tests/packaging
 
-test-all: lint types
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+unit: setup
+	$(PYTEST) --cov --cov-report=term $(LONG:%=--ignore=%)
+
+long: setup
+	$(PYTEST) $(LONG)
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[flower]'

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 16
 BLOCK_BYTES = 16
-PIECE = 1 << 14
+PIECE = 1 << 15
 """Elements to generate at a time: they stay in the processor's cache until they are added."""
 
 _zeros = np.zeros(PIECE * 8, np.uint8)
