@@ -10,7 +10,9 @@ from secagg.client import Client
 from secagg.declaration import Declaration, Provenance
 from secagg.driver import Stage
 from secagg.explain import Explanation
+from secagg.identity import Identity
 from secagg.layout import Layout, Tensor
+from secagg.ledger import Ledger
 from secagg.params import Params
 from secagg.server import Round, Server
 from secagg.session import CountedCoverage, Session
@@ -22,7 +24,9 @@ __all__ = [
     "CountedCoverage",
     "Declaration",
     "Explanation",
+    "Identity",
     "Layout",
+    "Ledger",
     "Params",
     "Provenance",
     "Result",

@@ -14,6 +14,7 @@ import numpy as np
 
 from secagg import declaration
 from secagg.layout import Layout, Tensor
+from secagg.session import refuse_forgeable_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,12 @@ def counting_layout(layout: Layout) -> Layout:
 
 
 def counting_params(params: Params) -> Params:
-    """The settings of the counting session: the same thresholds, and values that are bits."""
+    """The settings of the counting session: the same thresholds, and values that are bits.
+
+    Raises:
+        ParameterError: The server is active.
+    """
+    refuse_forgeable_counts(params)
     return replace(
         params,
         value_range=1.0,

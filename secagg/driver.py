@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from secagg.client import Client
 from secagg.errors import ParameterError
+from secagg.identity import Identity
 from secagg.server import Server
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Stage(enum.IntEnum):
     ADVERTISE_KEYS = 1
     SHARE_KEYS = 2
     MASKED_INPUT = 3
-    UNMASK = 4
+    CONSISTENCY_CHECK = 4
+    UNMASK = 5
 
     @classmethod
     def of(cls, name: Stage | str) -> Stage:
@@ -100,24 +102,30 @@ def run(
     contributions: Mapping[int, Contribution],
     last_stage: Mapping[int, Stage] | None = None,
     *,
-    entropy_of: Callable[[int | None], Callable[[int], bytes]] = lambda _: os.urandom,
+    entropy_of: Callable[[int], Callable[[int], bytes]] = lambda _: os.urandom,
     observe: Callable[[bytes], None] = lambda _: None,
 ) -> Played:
-    """Plays a session in which clients may drop out.
+    """Plays a session in which clients may drop out. With an active server, everybody pins fresh identities.
 
     Args:
         session: What all parties agree on.
         contributions: What each client brings, by client id.
         last_stage: The last round that a client completes, for those that drop out.
-        entropy_of: Source of random bytes of each client, and of the server (None).
+        entropy_of: Source of random bytes of each client.
         observe: Called with every message on the wire, in order.
 
     Raises:
         SecAggError: As ``Client`` and ``Server``; nothing is released then.
     """
     traffic = Traffic()
-    clients = {id_: Client(id_, session, entropy=entropy_of(id_)) for id_ in sorted(contributions)}
-    server = Server(session, clients, entropy=entropy_of(None))
+    active = session.params.active
+    entropy = {id_: entropy_of(id_) for id_ in sorted(contributions)}
+    identities = {id_: Identity.generate(source) for id_, source in entropy.items() if active}
+    pinned = {id_: identity.public for id_, identity in identities.items()} if active else None
+    clients = {
+        id_: Client(id_, session, identities.get(id_), pinned, entropy=source) for id_, source in entropy.items()
+    }
+    server = Server(session, clients, pinned)
 
     def play(stage: Stage, answer: Callable[[int, bytes], bytes], inbox: Mapping[int, bytes]) -> dict[int, bytes]:
         """Each client that is still there gets its message and answers it; then the server closes the round."""
@@ -147,5 +155,7 @@ def run(
     rosters = play(Stage.ADVERTISE_KEYS, lambda id_, _: clients[id_].advertise_keys(), dict.fromkeys(clients, b""))
     relayed = play(Stage.SHARE_KEYS, share_keys, rosters)
     requests = play(Stage.MASKED_INPUT, masked_input, relayed)
+    if active:
+        requests = play(Stage.CONSISTENCY_CHECK, lambda id_, request: clients[id_].check_consistency(request), requests)
     play(Stage.UNMASK, lambda id_, request: clients[id_].unmask(request), requests)
     return Played(server.outcome, traffic, {id_: client.clipped_share for id_, client in clients.items()})

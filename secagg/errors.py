@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+SERVER = "server"
+"""The culprit when the server broke the protocol: what arrived could not have come from an honest one."""
+
 
 class SecAggError(Exception):
     """Base of all errors of this package.
 
     Args:
         message: What is wrong and which setting changes it.
-        culprits: Ids of the clients that caused it, where that is known.
+        culprits: Ids of the clients that caused it, or ``SERVER``, where that is known.
     """
 
     def __init__(self, message: str, *, culprits: Iterable[object] = ()) -> None:
@@ -83,6 +86,10 @@ class KeyAgreementError(RemoteProtocolError):
     """A public key is malformed, of low order, or used twice."""
 
 
+class SignatureError(RemoteProtocolError):
+    """A statement that the pinned identity of its author did not sign."""
+
+
 class ShareError(RemoteProtocolError):
     """A secret share does not decrypt, or contradicts its commitment."""
 
@@ -101,6 +108,10 @@ class TooFewClientsError(AbortError):
 
 class CoverageError(AbortError):
     """The release rule lets nothing, or not all that is needed, out."""
+
+
+class DifferencingError(AbortError):
+    """This session and earlier ones, combined, would isolate too small a group."""
 
 
 class ChecksumError(AbortError):

@@ -12,7 +12,7 @@ from secagg import counts, declaration
 from secagg.declaration import Declaration, Provenance
 from secagg.errors import InputError
 from secagg.layout import Layout, Tensor
-from secagg.session import ID_BYTES, Session
+from secagg.session import ID_BYTES, Session, refuse_forgeable_counts
 from secagg.structure import mask_vector, named_leaves
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def explain(params: Params, masks: Mapping[Any, Any], mode: Mode, layout: Layout
     _, threshold = session.topology(range(len(declared)), bytes(32))
     dropouts = params.dropouts_tolerated(len(declared), threshold)
     required = params.coverage_required(len(declared), dropouts)
-    coverage = _coverage(layout, declared, mode)
+    coverage = _coverage(params, layout, declared, mode)
     return Explanation(
         clients=len(declared),
         max_dropouts=dropouts,
@@ -128,8 +128,9 @@ def explain(params: Params, masks: Mapping[Any, Any], mode: Mode, layout: Layout
     )
 
 
-def _coverage(layout: Layout, declared: list[Declaration], mode: Mode) -> NDArray[np.int32]:
+def _coverage(params: Params, layout: Layout, declared: list[Declaration], mode: Mode) -> NDArray[np.int32]:
     if mode == "mask-indexed":
         return declaration.coverage(layout, declared)
+    refuse_forgeable_counts(params)
     bits = [counts.bits(layout, one) for one in declared]
     return counts.least_coverage(layout, {name: np.sum([b[name] for b in bits], axis=0) for name in bits[0]})

@@ -1,7 +1,7 @@
 """Who masks with whom: the complete graph, or a random Harary graph for large cohorts.
 
 Harary graph: clients in a random ring, each joined to its k/2 nearest on either side (Bell et al., CCS 2020,
-section 3). The ring permutation is drawn after the keys are advertised, so that nobody can choose a place in it.
+section 3). The ring permutation follows from the keys that everybody advertised, so that nobody can choose a place.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMPLETE_UP_TO = 200
 SECURITY_BITS = 40
 LIVENESS_BITS = 20
+GRINDING_BITS = 60
 SEED_BYTES = 32
 
 
@@ -72,42 +73,91 @@ def majority(holders: int) -> int:
     return holders // 2 + 1
 
 
-def smallest_degree(clients: int, lost: int, corrupt: int) -> tuple[int, int]:
-    """Degree k and share threshold t of the sparsest random Harary graph that ``threshold_for`` accepts.
+@dataclass(frozen=True)
+class Failures:
+    """How likely a random Harary graph fails, as log2 of probabilities over the ring permutation, for all clients.
+
+    Args:
+        split: The clients that are neither lost nor corrupt fall apart, and each part's sum opens.
+        opened: Somebody has so many corrupt neighbours that a secret of its own is not safe.
+        starved: Somebody keeps too few live share holders, and the round aborts.
+    """
+
+    split: float
+    opened: float
+    starved: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """What a random Harary graph has to bear.
+
+    Args:
+        lost: Most clients that drop out.
+        corrupt: Most clients that collude with the server.
+        active: Whether the server may lie. It may then try out keys of corrupt clients until the ring permutation
+            suits it, 2^60 times say, so ``split`` gets as many bits more; and ``opened`` counts the corrupt
+            neighbours that, by showing different survivors to different holders, open both secrets of a client:
+            twice the threshold less its holders.
+        security_bits: ``split`` and ``opened`` stay below 2^-security_bits.
+    """
+
+    lost: int
+    corrupt: int
+    active: bool = False
+    security_bits: int = SECURITY_BITS
+
+    def failures(self, clients: int, degree: int, threshold: int) -> Failures:
+        """Union bounds over hypergeometric tails (Bell et al., CCS 2020, section 3.3)."""
+        each = math.log2(clients)
+        enough = 2 * threshold - (degree + 1) if self.active else threshold
+        # A dropout's own share is lost with it: only its neighbours can rebuild its key.
+        spare = degree - threshold + 1
+        return Failures(
+            split=_log2_all_gone(clients, self.lost + self.corrupt, degree // 2) + each,
+            opened=_log2_tail(clients, self.corrupt, degree, enough) + each,
+            starved=_log2_tail(clients, self.lost, degree, spare) + each,
+        )
+
+    def met_by(self, failures: Failures) -> bool:
+        """Whether a graph is good enough."""
+        grinding = GRINDING_BITS if self.active else 0
+        return (
+            failures.split <= -self.security_bits - grinding
+            and failures.opened <= -self.security_bits
+            and failures.starved <= -LIVENESS_BITS
+        )
+
+
+def smallest_degree(clients: int, demands: Demands) -> tuple[int, int]:
+    """Degree k and share threshold t of the sparsest random Harary graph that meets the demands.
 
     Args:
         clients: Clients on the ring, n.
-        lost: Most clients that drop out.
-        corrupt: Most clients that collude with the server.
+        demands: What it has to bear.
 
     Raises:
         ParameterError: No degree below the complete graph suffices.
     """
     for degree in range(2, clients - 1, 2):
-        threshold = threshold_for(degree, clients, lost, corrupt)
+        threshold = threshold_for(degree, clients, demands)
         if threshold is not None:
             return degree, threshold
     raise ParameterError(
-        f"no sparse graph of {clients} clients tolerates {lost} dropouts and {corrupt} corrupt ones: "
+        f"no sparse graph of {clients} clients tolerates {demands.lost} dropouts and {demands.corrupt} corrupt ones: "
         "lower max_dropouts or corrupt, or set neighbours to the number of clients"
     )
 
 
-def threshold_for(degree: int, clients: int, lost: int, corrupt: int) -> int | None:
-    """The share threshold t with which a random Harary graph of this degree holds, or None if there is none.
+def threshold_for(degree: int, clients: int, demands: Demands) -> int | None:
+    """The share threshold t with which a random Harary graph of this degree meets the demands, or None.
 
-    Except with probability 2^-40 over the ring permutation, the clients that are neither lost nor corrupt stay
-    connected (else a part's sum would open), and nobody has t corrupt neighbours. Except with probability 2^-20,
-    everybody keeps t live share holders (else the round aborts). Union bounds over hypergeometric tails, as in Bell
-    et al., section 3.3. The threshold is the largest that qualifies, up to a majority of the holders.
+    The largest that does, up to a majority of the share holders; with an active server the smallest above it.
     """
-    each = math.log2(clients)
-    if _log2_all_gone(clients, lost + corrupt, degree // 2) + each > -SECURITY_BITS:
-        return None
-    for threshold in range(majority(degree + 1), 1, -1):
-        # A dropout's own share is lost with it: only its neighbours can rebuild its key.
-        lively = _log2_tail(clients, lost, degree, degree - threshold + 1) + each <= -LIVENESS_BITS
-        if lively and _log2_tail(clients, corrupt, degree, threshold) + each <= -SECURITY_BITS:
+    half = majority(degree + 1)
+    candidates = range(half, degree + 2) if demands.active else range(half, 1, -1)
+    for threshold in candidates:
+        if demands.met_by(demands.failures(clients, degree, threshold)):
             return threshold
     return None
 
@@ -122,5 +172,6 @@ def _log2_all_gone(clients: int, gone: int, window: int) -> float:
 def _log2_tail(clients: int, marked: int, drawn: int, least: int) -> float:
     """log2 of P[at least ``least`` of ``drawn`` neighbours are among ``marked`` of the other clients]."""
     total = math.comb(clients - 1, drawn)
-    hits = sum(math.comb(marked, j) * math.comb(clients - 1 - marked, drawn - j) for j in range(least, drawn + 1))
+    counts = range(max(least, 0), drawn + 1)
+    hits = sum(math.comb(marked, j) * math.comb(clients - 1 - marked, drawn - j) for j in counts)
     return math.log2(hits) - math.log2(total) if hits else -math.inf

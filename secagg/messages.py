@@ -27,6 +27,7 @@ Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Salt = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 FieldElement = Annotated[bytes, msgspec.Meta(min_length=33, max_length=33)]
+Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 Check = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Bucket = Annotated[int, msgspec.Meta(ge=0, le=127)]
 
@@ -58,24 +59,27 @@ class Member(Part, frozen=True):
 
 
 class Roster(Message, frozen=True, tag="Roster"):
-    """Server to clients: U1 in ascending order of id, and the seed of the graph's ring permutation."""
+    """Server to clients: U1 in ascending order of id."""
 
-    graph_seed: Key
     members: tuple[Member, ...]
 
 
 class SealedShares(Part, frozen=True):
-    """Both shares that ``dealer`` made for ``holder``, sealed, and a commitment to each."""
+    """Both shares that ``dealer`` made for ``holder``, sealed, and a commitment to each; signed if active."""
 
     dealer: ClientId
     holder: ClientId
     box: Annotated[bytes, msgspec.Meta(min_length=114, max_length=114)]
     self_seed_commitment: Digest
     masking_key_commitment: Digest
+    signature: Signature | None = None
 
 
 class ShareKeys(Message, frozen=True, tag="ShareKeys"):
-    """Client to server: what it holds, its shares for its neighbours, and what it believes the session to be."""
+    """Client to server: what it holds, its shares for its neighbours, and what it believes the session to be.
+
+    The signature, if active, is on h1 and the declaration.
+    """
 
     sender: ClientId
     params: Digest
@@ -85,6 +89,7 @@ class ShareKeys(Message, frozen=True, tag="ShareKeys"):
     weight_bucket: Bucket | None
     seed_commitment: Digest
     shares: tuple[SealedShares, ...]
+    signature: Signature | None = None
 
 
 class Participant(Part, frozen=True):
@@ -96,24 +101,54 @@ class Participant(Part, frozen=True):
 
 
 class RelayedShares(Message, frozen=True, tag="RelayedShares"):
-    """Server to one client: U2 in ascending order of id, and the shares dealt to this client."""
+    """Server to one client: U2 in ascending order of id, and the shares dealt to this client.
+
+    If active, the signature of each participant on h1 and its declaration, in the same order; otherwise none.
+    """
 
     participants: tuple[Participant, ...]
     shares: tuple[SealedShares, ...]
+    signatures: tuple[Signature, ...] = ()
 
 
 class MaskedInput(Message, frozen=True, tag="MaskedInput"):
-    """Client to server: two masked checksums (64 bits each) and the masked vector, packed."""
+    """Client to server: two masked checksums (64 bits each) and the masked vector, packed; if active, h2 signed."""
 
     sender: ClientId
     check: Check
     vector: bytes
+    signature: Signature | None = None
+
+
+class ConsistencyRequest(Message, frozen=True, tag="ConsistencyRequest"):
+    """Server to survivors, if active: U3 as in ``UnmaskRequest``, and each survivor's signature on h2, in order."""
+
+    survivors: bytes
+    signatures: tuple[Signature, ...]
+
+
+class ConsistencyCheck(Message, frozen=True, tag="ConsistencyCheck"):
+    """Client to server, if active: its signature on h2 and U3."""
+
+    sender: ClientId
+    signature: Signature
+
+
+class Endorsement(Part, frozen=True):
+    """A client's signature on h2 and U3."""
+
+    id: ClientId
+    signature: Signature
 
 
 class UnmaskRequest(Message, frozen=True, tag="UnmaskRequest"):
-    """Server to survivors: U3 as a bitmap over U2 in ascending order of id, padding bits zero."""
+    """Server to survivors: U3 as a bitmap over U2 in ascending order of id, padding bits zero.
+
+    If active, the quorum that agrees on it, in ascending order of id; otherwise nobody.
+    """
 
     survivors: bytes
+    quorum: tuple[Endorsement, ...] = ()
 
 
 class RevealedShare(Part, frozen=True):
@@ -152,7 +187,17 @@ def read_bitmap(data: bytes, clients: Sequence[int]) -> tuple[int, ...]:
     return tuple(client for client, bit in zip(clients, bits, strict=False) if bit)
 
 
-_AnyMessage = AdvertiseKeys | Roster | ShareKeys | RelayedShares | MaskedInput | UnmaskRequest | Unmask
+_AnyMessage = (
+    AdvertiseKeys
+    | Roster
+    | ShareKeys
+    | RelayedShares
+    | MaskedInput
+    | ConsistencyRequest
+    | ConsistencyCheck
+    | UnmaskRequest
+    | Unmask
+)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_AnyMessage)
 

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
+    from secagg.expect import Expectation
     from secagg.explain import Explanation
     from secagg.layout import Layout
+    from secagg.topology import Topology
 
 Mode = Literal["uniform", "mask-indexed"]
 Weighting = Literal["hidden", "public", "average"]
 OutOfRange = Literal["refuse", "saturate"]
+Adversary = Literal["semi-honest", "active"]
 
 Pairs = tuple[tuple[str, float], ...]
 
@@ -50,8 +53,11 @@ class Params:
             in knowingly: those sums reveal the masks.
         share_threshold: Shares that rebuild a secret, t. Default: what ``max_dropouts`` leaves, at most a majority.
         neighbours: Degree k of the masking graph. Default: everybody up to 200 clients and in mask-indexed
-            sessions, beyond that the smallest even degree that fails with probability below 2^-40.
-        adversary: ``"semi-honest"``: the server follows the protocol and remembers what it sees.
+            sessions, beyond that the smallest even degree that fails with probability below 2^-security_bits.
+        security_bits: In a sparse graph, a client's secrets are at risk with probability below 2^-security_bits over
+            the random choice of neighbours.
+        adversary: ``"semi-honest"``: the server follows the protocol and remembers what it sees. ``"active"``: it may
+            do anything; clients sign what they saw with identities that they pinned to each other.
 
     Raises:
         ParameterError: A setting outside its domain; the message names it.
@@ -69,7 +75,8 @@ class Params:
     exact_denominators: bool = False
     share_threshold: int | None = None
     neighbours: int | None = None
-    adversary: Literal["semi-honest"] = "semi-honest"
+    security_bits: int = 40
+    adversary: Adversary = "semi-honest"
 
     def __post_init__(self) -> None:
         for name in ("participation", "max_weight", "value_range"):
@@ -86,18 +93,48 @@ class Params:
             f"max_weight must lie in [{SMALLEST_RANGE:g}, {LARGEST_RANGE:g}]": SMALLEST_RANGE
             <= self.max_weight
             <= LARGEST_RANGE,
-            "share_threshold must exceed corrupt and be at least 2, or be None": _whole_or_none(
-                self.share_threshold, max(2, self.corrupt + 1) if _whole(self.corrupt, 0) else 2
-            ),
+            "share_threshold must be an integer of at least 2, or None": _whole_or_none(self.share_threshold, 2),
             "neighbours must be an even number of at least 2, or None": _whole_or_none(self.neighbours, 2)
             and (self.neighbours or 0) % 2 == 0,
+            "security_bits must be an integer from 20 to 128": _whole(self.security_bits, 20)
+            and self.security_bits <= 128,
             f"out_of_range must be one of {get_args(OutOfRange)}": self.out_of_range in get_args(OutOfRange),
             f"weighting must be one of {get_args(Weighting)}": self.weighting in get_args(Weighting),
-            "adversary must be 'semi-honest'": self.adversary == "semi-honest",
+            f"adversary must be one of {get_args(Adversary)}": self.adversary in get_args(Adversary),
         }
         for message, holds in checks.items():
             if not holds:
                 raise ParameterError(message)
+
+    @classmethod
+    def for_cohort(cls, clients: int, dropout_rate: float, corrupt_rate: float = 0.0, **settings: Any) -> Params:
+        """Settings for a cohort of a given size.
+
+        Neighbours and share threshold stay unset, so that they suit whoever really shows up: the smallest degree, and
+        a threshold for it, that keep the promises of ``security_bits``. ``expect`` shows them.
+
+        Args:
+            clients: Clients that are expected to advertise keys.
+            dropout_rate: Largest share of them that may drop out later, in [0, 1).
+            corrupt_rate: Largest share of them that may collude with the server, in [0, 1).
+            settings: All other settings, ``security_bits`` and ``adversary`` among them.
+
+        Raises:
+            ParameterError: A rate outside its domain, or no graph of so many clients bears them.
+            TooFewClientsError: The cohort is smaller than ``min_cohort`` and the corrupt clients.
+        """
+        for name, rate in (("dropout_rate", dropout_rate), ("corrupt_rate", corrupt_rate)):
+            if not 0 <= rate < 1:
+                raise ParameterError(f"{name} must be in [0, 1), not {rate}")
+        lost, corrupt = (math.ceil(rate * clients - 1e-9) for rate in (dropout_rate, corrupt_rate))
+        params = cls(max_dropouts=lost, corrupt=corrupt, **settings)
+        tolerated = params.dropouts_tolerated(clients, params.topology(clients).threshold)
+        if tolerated < lost:
+            raise ParameterError(
+                f"{clients} clients with {corrupt} corrupt ones survive {tolerated} dropouts, not {lost}: lower "
+                "dropout_rate, corrupt_rate or min_cohort"
+            )
+        return params
 
     @property
     def privacy_floor(self) -> int:
@@ -133,10 +170,24 @@ class Params:
     def _pairs(self) -> Pairs:
         return self.value_range if isinstance(self.value_range, tuple) else ()
 
+    @property
+    def active(self) -> bool:
+        """Whether the server may do anything."""
+        return self.adversary == "active"
+
+    def quorum(self, clients: int) -> int:
+        """Of ``clients`` that completed ShareKeys, how many must agree on the survivors if the server is active.
+
+        More than half, and half of the corrupt ones on top: two different survivor lists cannot both reach it, even
+        if every corrupt client agrees to both.
+        """
+        return (clients + self.corrupt) // 2 + 1 if self.active else 0
+
     def dropouts_tolerated(self, clients: int, threshold: int) -> int:
         """D for ``clients`` that completed ShareKeys: at most ``max_dropouts``, never below the thresholds."""
         wanted = clients // 3 if self.max_dropouts is None else self.max_dropouts
-        return max(0, min(wanted, clients - self.privacy_floor, clients - threshold))
+        needed = max(self.privacy_floor, threshold, self.quorum(clients))
+        return max(0, min(wanted, clients - needed))
 
     def coverage_required(self, clients: int, dropouts: int) -> int:
         """Clients that must hold a coordinate for it to be released, of ``clients`` that completed ShareKeys."""
@@ -149,6 +200,36 @@ class Params:
             return f"{required} (participation {self.participation:g} of {clients} clients)"
         corrupt = f" + corrupt {self.corrupt}" if self.corrupt else ""
         return f"{required} (min_cohort {self.min_cohort}{corrupt} + max_dropouts {dropouts})"
+
+    def topology(self, clients: int, mode: Mode = "uniform") -> Topology:
+        """Neighbours and share threshold in a cohort of this size, and how likely chance defeats them.
+
+        Raises:
+            ParameterError: ``neighbours`` or ``share_threshold`` do not fit this cohort.
+            TooFewClientsError: Fewer clients than ``min_cohort + corrupt``.
+        """
+        from secagg.topology import topology
+
+        return topology(self, mode, clients)
+
+    def expect(self, clients: int, coordinates: int, mode: Mode = "uniform") -> Expectation:
+        """What a session of this size will be like: wiring, bytes, and seconds measured on this machine.
+
+        Args:
+            clients: Clients that advertise keys.
+            coordinates: Length of the vector.
+            mode: Of the session; in a mask-indexed one everybody is taken to hold everything.
+
+        Returns:
+            An ``Expectation``; printed, it is a table.
+
+        Raises:
+            ParameterError: As ``topology``, or no coordinate.
+            TooFewClientsError: As ``topology``.
+        """
+        from secagg.expect import expect
+
+        return expect(self, clients, coordinates, mode)
 
     def explain(
         self, masks: Mapping[Any, Any], mode: Mode = "mask-indexed", layout: Layout | None = None

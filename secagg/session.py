@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from secagg import graph
-from secagg.errors import ParameterError, TooFewClientsError
+from secagg.errors import ParameterError
+from secagg.topology import topology
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +52,10 @@ class Session:
             declared, and each client sends the coordinates that it holds.
         weighted: Whether each client brings a weight; otherwise all weigh the same.
         counted: In a uniform session of pruned updates, the counts that decide what is released.
-        model_root: Digest of the model that the updates start from, or empty.
+        model_root: Root of the model that the updates start from (``merkle``), or empty.
 
     Raises:
-        ParameterError: Settings that contradict the mode.
+        ParameterError: Settings that contradict the mode or the adversary.
     """
 
     id: bytes
@@ -76,6 +77,8 @@ class Session:
             raise ParameterError("exact_denominators belongs to uniform sessions; mask-indexed ones are always exact")
         if self.mode == "uniform" and self.weighted and self.params.weighting == "public":
             raise ParameterError("a uniform session hides weights: drop weighting='public' or use mask-indexed")
+        if self.counted is not None:
+            refuse_forgeable_counts(self.params)
         for tensor in self.layout.tensors:
             self.params.range_of(tensor.name)
 
@@ -100,34 +103,18 @@ class Session:
             ParameterError: ``neighbours`` or ``share_threshold`` do not fit this cohort.
             TooFewClientsError: Fewer clients than ``min_cohort + corrupt``.
         """
-        params, count = self.params, len(clients)
-        if count < params.privacy_floor:
-            reason = f"(min_cohort {params.min_cohort} + corrupt {params.corrupt})"
-            raise TooFewClientsError(
-                f"{count} clients < {params.privacy_floor} {reason}: wait for more clients or lower min_cohort"
-            )
-        tolerated = params.dropouts_tolerated(count, threshold=0)
-        degree, threshold = count - 1, max(2, params.corrupt + 1, min(graph.majority(count), count - tolerated))
-        if params.neighbours is not None:
-            degree = min(params.neighbours, count - 1)
-        elif count > graph.COMPLETE_UP_TO and self.mode == "uniform":
-            degree, threshold = graph.smallest_degree(count, tolerated, params.corrupt)
-        if degree < count - 1:
-            threshold = self._sparse_threshold(degree, count, tolerated)
-        threshold = params.share_threshold or threshold
-        if threshold > degree + 1:
-            raise ParameterError(f"share_threshold {threshold} exceeds the {degree + 1} share holders of a client")
-        return graph.Graph.build(clients, degree, seed), threshold
+        wired = topology(self.params, self.mode, len(clients))
+        return graph.Graph.build(clients, wired.degree, seed), wired.threshold
 
-    def _sparse_threshold(self, degree: int, count: int, tolerated: int) -> int:
-        if self.mode == "mask-indexed":
-            raise ParameterError(
-                "a mask-indexed session needs the complete graph: leave neighbours unset, or shard the cohort"
-            )
-        threshold = graph.threshold_for(degree, count, tolerated, self.params.corrupt)
-        if threshold is None:
-            raise ParameterError(
-                f"neighbours {degree} of {count} clients is too few for {tolerated} dropouts and "
-                f"{self.params.corrupt} corrupt clients: raise it or leave it unset"
-            )
-        return threshold
+
+def refuse_forgeable_counts(params: Params) -> None:
+    """Refuses a uniform session of pruned updates whose server may lie.
+
+    Raises:
+        ParameterError: It may.
+    """
+    if params.active:
+        raise ParameterError(
+            "counts come from the server, and an active one could forge them: use mode='mask-indexed', where clients "
+            "count for themselves, or adversary='semi-honest'"
+        )

@@ -15,9 +15,9 @@ def verdict(aggregate: Aggregate) -> str:
     plan = aggregate.plan
     session, params = plan.session, plan.session.params
     withheld = 1 - plan.released_count / len(plan.released)
-    against = f"a {params.adversary} server" + (
-        f" colluding with up to {params.corrupt} clients" if params.corrupt else ""
-    )
+    against = "an active server that signatures hold to one story" if params.active else "a semi-honest server"
+    if params.corrupt:
+        against += f" colluding with up to {params.corrupt} clients"
     parts = [
         (
             f"deployed, {against} would learn the {session.mode} sum over {len(aggregate.survivors)} survivors, "

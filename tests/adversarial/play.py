@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from secagg.client import Client
 from secagg.driver import Contribution
+from secagg.errors import SERVER, SecAggError
+from secagg.identity import Identity
 from secagg.layout import Layout, Tensor
 from secagg.params import Mode, Params
 from secagg.prg import SeededEntropy
@@ -31,10 +34,15 @@ class Play:
 
     def __init__(self, session: Session, contributions: Mapping[int, Contribution], seed: str = "play") -> None:
         self.contributions = contributions
+        entropy = {id_: SeededEntropy(f"{seed}/{id_}".encode()) for id_ in sorted(contributions)}
+        active = session.params.active
+        self.identities = {id_: Identity.generate(source) for id_, source in entropy.items() if active}
+        self.pinned = {id_: identity.public for id_, identity in self.identities.items()} if active else None
         self.clients = {
-            id_: Client(id_, session, entropy=SeededEntropy(f"{seed}/{id_}".encode())) for id_ in sorted(contributions)
+            id_: Client(id_, session, self.identities.get(id_), self.pinned, entropy=source)
+            for id_, source in entropy.items()
         }
-        self.server = Server(session, self.clients, entropy=SeededEntropy(seed.encode()))
+        self.server = Server(session, self.clients, self.pinned)
         self.inbox: Mapping[int, bytes] = dict.fromkeys(self.clients, b"")
         self.sent: dict[Round, dict[int, bytes]] = {round_: {} for round_ in Round}
 
@@ -49,6 +57,8 @@ class Play:
                 answer = client.share_keys(received, brought.mask, brought.weight)
             case Round.MASKED_INPUT:
                 answer = client.masked_input(received, brought.update)
+            case Round.CONSISTENCY_CHECK:
+                answer = client.check_consistency(received)
             case _:
                 answer = client.unmask(received)
         self.sent[self.server.round][id_] = answer
@@ -75,18 +85,40 @@ class Play:
         return self.until(Round.DONE).server.outcome
 
 
-def replay(session: Session, sent: Mapping[Round, Mapping[int, bytes]], seed: str = "play") -> Aggregate:
-    """Feeds recorded messages to a server with the randomness of the recorded one.
+def replay(session: Session, sent: Mapping[Round, Mapping[int, bytes]]) -> Aggregate:
+    """Feeds the recorded messages of a semi-honest session to another server.
 
     Raises:
         SecAggError: As ``Server``.
     """
-    server = Server(session, sent[Round.ADVERTISE_KEYS], entropy=SeededEntropy(seed.encode()))
+    server = Server(session, sent[Round.ADVERTISE_KEYS])
     while server.round is not Round.DONE:
         for message in sent[server.round].values():
             server.receive(message)
         server.close_round()
     return server.outcome
+
+
+def refused_by_server(game: Play, bad: bytes, error: type[SecAggError], culprits: tuple[object, ...] = ()) -> None:
+    """The server refuses a message by the right name, and is afterwards as it was."""
+    before = game.server.round, game.server.answered, game.server.awaited
+    with pytest.raises(SecAggError) as raised:
+        game.server.receive(bad)
+    assert type(raised.value) is error
+    assert raised.value.culprits == culprits
+    assert (game.server.round, game.server.answered, game.server.awaited) == before
+
+
+def refused_by_client(
+    game: Play, bad: bytes, error: type[SecAggError], culprits: tuple[object, ...] = (SERVER,)
+) -> None:
+    """Client 2 refuses a message by the right name, and is afterwards as it was."""
+    before = game.clients[2]._state
+    with pytest.raises(SecAggError) as raised:
+        game.answer(2, bad)
+    assert type(raised.value) is error
+    assert raised.value.culprits == culprits
+    assert game.clients[2]._state is before
 
 
 HELD = {

@@ -95,6 +95,8 @@ class Plain:
         params, count = self.scenario.session.params, len(self.scenario.completed(Stage.ADVERTISE_KEYS))
         if params.share_threshold is not None:
             return params.share_threshold
+        if params.adversary == "active":
+            return self._quorum(count)
         return max(2, params.corrupt + 1, min(count // 2 + 1, count - self._tolerated(count, 0)))
 
     @cached_property
@@ -136,8 +138,10 @@ class Plain:
         advertised, params = self.scenario.completed(Stage.ADVERTISE_KEYS), self.scenario.session.params
         if len(advertised) < self.floor:
             return TooFewClientsError
-        if params.share_threshold is not None and params.share_threshold > len(advertised):
-            return ParameterError
+        if params.share_threshold is not None:
+            least = self._quorum(len(advertised)) if params.adversary == "active" else params.corrupt + 1
+            if not least <= params.share_threshold <= len(advertised):
+                return ParameterError
         if len(self.shared) < max(self.floor, self.threshold):
             return TooFewClientsError
         if not self.released.any():
@@ -145,6 +149,9 @@ class Plain:
         if self._slots == "groups" and min(map(len, self.groups)) < self.floor + self.dropouts:
             return CoverageError
         if len(self.survivors) < len(self.shared) - self.dropouts:
+            return TooFewClientsError
+        active = params.adversary == "active"
+        if active and len(self.scenario.completed(Stage.CONSISTENCY_CHECK)) < self._quorum(len(self.shared)):
             return TooFewClientsError
         if len(self.scenario.completed(Stage.UNMASK)) < self.threshold:
             return TooFewClientsError
@@ -251,4 +258,9 @@ class Plain:
     def _tolerated(self, clients: int, threshold: int) -> int:
         wanted = self.scenario.session.params.max_dropouts
         wanted = clients // 3 if wanted is None else wanted
-        return max(0, min(wanted, clients - self.floor, clients - threshold))
+        quorum = self._quorum(clients) if self.scenario.session.params.adversary == "active" else 0
+        return max(0, min(wanted, clients - self.floor, clients - threshold, clients - quorum))
+
+    def _quorum(self, clients: int) -> int:
+        """More than half of the clients and of the corrupt ones together."""
+        return math.floor((clients + self.scenario.session.params.corrupt) / 2) + 1

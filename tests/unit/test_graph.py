@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from secagg import graph
 from secagg.errors import ParameterError
-from secagg.graph import Graph, majority, smallest_degree, threshold_for
+from secagg.graph import Demands, Graph, majority, smallest_degree, threshold_for
 
 SEED = bytes(range(32))
 
@@ -80,14 +80,14 @@ def test_a_majority_is_the_smallest_number_above_half(holders: int, expected: in
 
 
 def test_the_check_value_for_a_thousand_clients_is_degree_36() -> None:
-    degree, threshold = smallest_degree(1000, 100, 50)
+    degree, threshold = smallest_degree(1000, Demands(lost=100, corrupt=50))
     assert degree == 36
     assert 2 <= threshold <= majority(37)
 
 
 def test_the_degree_grows_with_the_number_of_lost_and_of_corrupt_clients() -> None:
-    by_lost = [smallest_degree(400, lost, 10)[0] for lost in (0, 20, 60, 100, 130)]
-    by_corrupt = [smallest_degree(400, 60, corrupt)[0] for corrupt in (0, 10, 40, 80)]
+    by_lost = [smallest_degree(400, Demands(lost=lost, corrupt=10))[0] for lost in (0, 20, 60, 100, 130)]
+    by_corrupt = [smallest_degree(400, Demands(lost=60, corrupt=corrupt))[0] for corrupt in (0, 10, 40, 80)]
     for degrees in (by_lost, by_corrupt):
         assert all(less <= more for less, more in pairwise(degrees))
         assert degrees[0] < degrees[-1]
@@ -112,7 +112,7 @@ def log_choose(total: int, chosen: int) -> float:
     ("clients", "lost", "corrupt"), [(1000, 100, 50), (300, 60, 15), (250, 80, 0), (2000, 600, 20)]
 )
 def test_the_chosen_degree_meets_the_union_bounds_recomputed_in_floats(clients: int, lost: int, corrupt: int) -> None:
-    degree, threshold = smallest_degree(clients, lost, corrupt)
+    degree, threshold = smallest_degree(clients, Demands(lost=lost, corrupt=corrupt))
     gone = lost + corrupt
     run = math.prod((gone - j) / (clients - 1 - j) for j in range(degree // 2))
     assert clients * run <= 2**-graph.SECURITY_BITS * (1 + 1e-6)
@@ -126,10 +126,9 @@ def test_the_chosen_degree_meets_the_union_bounds_recomputed_in_floats(clients: 
 
 def test_degree_and_threshold_keep_their_promise_on_random_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     """With bounds lowered to 2^-4 the failures are frequent enough to count: 3000 rings of 40 clients."""
-    monkeypatch.setattr(graph, "SECURITY_BITS", 4)
     monkeypatch.setattr(graph, "LIVENESS_BITS", 4)
     clients, lost, corrupt, rings = 40, 10, 5, 3000
-    degree, threshold = smallest_degree(clients, lost, corrupt)
+    degree, threshold = smallest_degree(clients, Demands(lost=lost, corrupt=corrupt, security_bits=4))
     chance = random.Random(20170101)
     split = opened = starved = 0
     for number in range(rings):
@@ -166,18 +165,19 @@ def test_connects_agrees_with_a_search_of_the_graph(joined: Graph, data: st.Data
 
 
 def test_a_degree_has_a_threshold_from_the_smallest_degree_on() -> None:
-    degree, threshold = smallest_degree(300, 60, 15)
-    assert threshold_for(degree, 300, 60, 15) == threshold
-    assert threshold_for(degree - 2, 300, 60, 15) is None
-    assert threshold_for(degree + 2, 300, 60, 15) is not None
+    demands = Demands(lost=60, corrupt=15)
+    degree, threshold = smallest_degree(300, demands)
+    assert threshold_for(degree, 300, demands) == threshold
+    assert threshold_for(degree - 2, 300, demands) is None
+    assert threshold_for(degree + 2, 300, demands) is not None
 
 
 def test_without_losses_a_majority_of_the_holders_is_the_threshold() -> None:
-    assert threshold_for(6, 20, 0, 0) == majority(7)
+    assert threshold_for(6, 20, Demands(lost=0, corrupt=0)) == majority(7)
 
 
 def test_a_degree_one_step_lower_breaks_the_bound() -> None:
-    degree, _ = smallest_degree(1000, 100, 50)
+    degree, _ = smallest_degree(1000, Demands(lost=100, corrupt=50))
     run = math.prod((150 - j) / (999 - j) for j in range(degree // 2 - 1))
     assert 1000 * run > 2**-graph.SECURITY_BITS
 
@@ -186,4 +186,39 @@ def test_a_cohort_that_no_sparse_graph_serves_is_refused_with_its_settings() -> 
     with pytest.raises(
         ParameterError, match="of 10 clients tolerates 5 dropouts and 3 corrupt ones: lower max_dropouts"
     ):
-        smallest_degree(10, 5, 3)
+        smallest_degree(10, Demands(lost=5, corrupt=3))
+
+
+ACTIVE = Demands(lost=100, corrupt=50, active=True)
+
+
+def test_against_an_active_server_a_thousand_clients_have_78_neighbours_and_52_shares() -> None:
+    assert smallest_degree(1000, ACTIVE) == (78, 52)
+
+
+@pytest.mark.parametrize(("clients", "lost", "corrupt"), [(1000, 100, 50), (300, 60, 15), (250, 40, 0)])
+def test_the_active_degree_meets_its_bounds_recomputed_in_floats(clients: int, lost: int, corrupt: int) -> None:
+    degree, threshold = smallest_degree(clients, Demands(lost=lost, corrupt=corrupt, active=True))
+    gone = lost + corrupt
+    run = math.prod((gone - j) / (clients - 1 - j) for j in range(degree // 2))
+    assert clients * run <= 2 ** -(graph.SECURITY_BITS + graph.GRINDING_BITS) * (1 + 1e-6)
+    both = 2 * threshold - (degree + 1)
+    assert both > 0
+    assert clients * tail(clients - 1, corrupt, degree, both) <= 2**-graph.SECURITY_BITS * (1 + 1e-6)
+    starved = clients * tail(clients - 1, lost, degree, degree - threshold + 1)
+    assert starved <= 2**-graph.LIVENESS_BITS * (1 + 1e-6)
+
+
+def test_the_independent_pair_for_an_active_server_misses_two_of_the_three_bounds() -> None:
+    """(74, 49) leaves a split at 2^-97 before grinding and two opened secrets at 2^-37; all three are for 1000."""
+    failures = ACTIVE.failures(1000, 74, 49)
+    assert -98 < failures.split < -97
+    assert -38 < failures.opened < -36
+    assert failures.starved <= -graph.LIVENESS_BITS
+    assert not ACTIVE.met_by(failures)
+
+
+@pytest.mark.parametrize("threshold", [0, 90])
+def test_a_threshold_outside_its_domain_fails_for_certain(threshold: int) -> None:
+    failures = ACTIVE.failures(1000, 78, threshold)
+    assert max(failures.opened, failures.starved) >= 0

@@ -14,6 +14,9 @@ from secagg.declaration import FULL, Declaration, Provenance
 from secagg.errors import DecodingError
 from secagg.messages import (
     AdvertiseKeys,
+    ConsistencyCheck,
+    ConsistencyRequest,
+    Endorsement,
     MaskedInput,
     Member,
     Message,
@@ -35,19 +38,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SESSION = bytes(range(16))
+SIGNATURE = b"\x08" * 64
 KEY, OTHER_KEY, DIGEST = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 SEALED = SealedShares(7, 8, b"\x04" * 114, DIGEST, KEY)
 MASK = Declaration("bitmap", b"\xf0\x80", Provenance.DATA)
 
 EXAMPLES: tuple[Message, ...] = (
     AdvertiseKeys(SESSION, 7, KEY, OTHER_KEY),
-    Roster(SESSION, DIGEST, (Member(7, KEY, OTHER_KEY), Member(2**63 - 1, OTHER_KEY, KEY))),
+    Roster(SESSION, (Member(7, KEY, OTHER_KEY), Member(2**63 - 1, OTHER_KEY, KEY))),
     ShareKeys(SESSION, 7, DIGEST, DIGEST, DIGEST, MASK, 3, DIGEST, (SEALED, SEALED)),
-    ShareKeys(SESSION, 7, DIGEST, DIGEST, DIGEST, FULL, None, DIGEST, ()),
+    ShareKeys(SESSION, 7, DIGEST, DIGEST, DIGEST, FULL, None, DIGEST, (), SIGNATURE),
     RelayedShares(SESSION, (Participant(7, FULL, None), Participant(8, MASK, 127)), (SEALED,)),
     MaskedInput(SESSION, 7, b"\x05" * 16, bytes(100)),
     UnmaskRequest(SESSION, b"\xc0"),
     Unmask(SESSION, 7, (RevealedShare(8, b"\x06" * 33, b"\x07" * 16),)),
+    RelayedShares(SESSION, (Participant(7, FULL, None),), (SEALED,), (SIGNATURE,)),
+    MaskedInput(SESSION, 7, b"\x05" * 16, bytes(100), SIGNATURE),
+    ConsistencyRequest(SESSION, b"\xc0", (SIGNATURE, SIGNATURE)),
+    ConsistencyCheck(SESSION, 7, SIGNATURE),
+    UnmaskRequest(SESSION, b"\xc0", (Endorsement(7, SIGNATURE),)),
 )
 by_kind = pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
 
@@ -58,6 +67,7 @@ declarations = st.builds(
     st.binary(max_size=9),
     st.sampled_from(Provenance),
 )
+signatures = st.none() | st.binary(min_size=64, max_size=64)
 buckets = st.none() | st.integers(0, 127)
 
 
@@ -69,10 +79,10 @@ def tuples(of: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(of, max_size=3).map(tuple)
 
 
-sealed = st.builds(SealedShares, ids, ids, exactly(114), exactly(32), exactly(32))
+sealed = st.builds(SealedShares, ids, ids, exactly(114), exactly(32), exactly(32), signatures)
 everything = st.one_of(
     st.builds(AdvertiseKeys, exactly(16), ids, exactly(32), exactly(32)),
-    st.builds(Roster, exactly(16), exactly(32), tuples(st.builds(Member, ids, exactly(32), exactly(32)))),
+    st.builds(Roster, exactly(16), tuples(st.builds(Member, ids, exactly(32), exactly(32)))),
     st.builds(
         ShareKeys,
         exactly(16),
@@ -84,10 +94,19 @@ everything = st.one_of(
         buckets,
         exactly(32),
         tuples(sealed),
+        signatures,
     ),
-    st.builds(RelayedShares, exactly(16), tuples(st.builds(Participant, ids, declarations, buckets)), tuples(sealed)),
-    st.builds(MaskedInput, exactly(16), ids, exactly(16), st.binary(max_size=99)),
-    st.builds(UnmaskRequest, exactly(16), st.binary(max_size=9)),
+    st.builds(
+        RelayedShares,
+        exactly(16),
+        tuples(st.builds(Participant, ids, declarations, buckets)),
+        tuples(sealed),
+        tuples(exactly(64)),
+    ),
+    st.builds(MaskedInput, exactly(16), ids, exactly(16), st.binary(max_size=99), signatures),
+    st.builds(ConsistencyRequest, exactly(16), st.binary(max_size=9), tuples(exactly(64))),
+    st.builds(ConsistencyCheck, exactly(16), ids, exactly(64)),
+    st.builds(UnmaskRequest, exactly(16), st.binary(max_size=9), tuples(st.builds(Endorsement, ids, exactly(64)))),
     st.builds(Unmask, exactly(16), ids, tuples(st.builds(RevealedShare, ids, exactly(33), exactly(16)))),
 )
 
@@ -194,7 +213,7 @@ def test_every_changed_byte_gives_another_message_or_none(message: Message) -> N
         (EXAMPLES[0], 3, bytes(31)),
         (EXAMPLES[0], 4, bytes(33)),
         (EXAMPLES[0], 4, "\x01" * 32),
-        (EXAMPLES[1], 3, None),
+        (EXAMPLES[1], 2, None),
         (EXAMPLES[2], 6, ["unknown", b"", "public"]),
         (EXAMPLES[2], 6, ["full", b"", "secret"]),
         (EXAMPLES[2], 6, ["full"]),
@@ -202,6 +221,10 @@ def test_every_changed_byte_gives_another_message_or_none(message: Message) -> N
         (EXAMPLES[2], 7, -1),
         (EXAMPLES[2], 9, [[7, 8, bytes(113), bytes(32), bytes(32)]]),
         (EXAMPLES[5], 3, bytes(15)),
+        (EXAMPLES[5], 5, bytes(63)),
+        (EXAMPLES[8], 4, [bytes(65)]),
+        (EXAMPLES[11], 3, None),
+        (EXAMPLES[12], 3, [[7, None]]),
         (EXAMPLES[7], 3, [[8, bytes(32), bytes(16)]]),
         (EXAMPLES[7], 3, [[8, bytes(33), bytes(17)]]),
         (EXAMPLES[7], 3, [[8, bytes(33), bytes(16), bytes(33)]]),

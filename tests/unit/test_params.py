@@ -49,7 +49,9 @@ BAD = [
     ("neighbours", 0),
     ("neighbours", 3),
     ("neighbours", -2),
-    ("adversary", "active"),
+    ("security_bits", 19),
+    ("security_bits", 129),
+    ("adversary", "malicious"),
 ]
 
 OTHER: dict[str, Any] = {
@@ -65,6 +67,8 @@ OTHER: dict[str, Any] = {
     "exact_denominators": True,
     "share_threshold": 2,
     "neighbours": 2,
+    "security_bits": 60,
+    "adversary": "active",
 }
 
 
@@ -91,20 +95,13 @@ def test_a_setting_of_the_wrong_type_is_refused_by_name(setting: str, value: obj
         Params(**settings)
 
 
-def test_as_many_colluders_as_the_share_threshold_are_refused() -> None:
-    assert Params(corrupt=4, share_threshold=5).share_threshold == 5
-    with pytest.raises(ParameterError, match="share_threshold must exceed corrupt"):
-        Params(corrupt=5, share_threshold=5)
-
-
 @pytest.mark.parametrize("settings", [{"min_cohort": 2}, {"participation": 1}, {"levels": 4}, {"levels": MOST_LEVELS}])
 def test_the_limits_themselves_are_allowed(settings: dict[str, Any]) -> None:
     assert Params(**settings) != Params()
 
 
 def test_another_value_of_any_setting_gives_another_digest() -> None:
-    """``adversary`` has one value only, so there is no other to compare with."""
-    assert set(OTHER) == {field.name for field in fields(Params)} - {"adversary"}
+    assert set(OTHER) == {field.name for field in fields(Params)}
     variants = [Params(), *(replace(Params(), **{name: value}) for name, value in OTHER.items())]
     variants += [Params(value_range={"*": 4.0}), Params(value_range={"w": 4.0}), Params(value_range={"w": 4.5})]
     assert len({variant.digest for variant in variants}) == len(variants)
@@ -211,3 +208,20 @@ def test_explain_is_reached_from_the_settings() -> None:
     explanation = Params(max_dropouts=0).explain({client: np.ones(3, bool) for client in range(4)})
     assert isinstance(explanation, Explanation)
     assert explanation.required == 3
+
+
+@pytest.mark.parametrize(("clients", "corrupt", "quorum"), [(3, 0, 2), (4, 0, 3), (10, 3, 7), (1000, 50, 526)])
+def test_two_quorums_share_an_honest_client(clients: int, corrupt: int, quorum: int) -> None:
+    """Both together have more signatures than the honest clients once and the corrupt ones twice."""
+    assert Params(adversary="active", corrupt=corrupt).quorum(clients) == quorum
+    assert 2 * quorum > clients + corrupt >= 2 * (quorum - 1)
+
+
+def test_a_semi_honest_server_needs_no_quorum() -> None:
+    assert Params(corrupt=3).quorum(10) == 0
+
+
+def test_an_active_server_leaves_fewer_dropouts_to_tolerate() -> None:
+    assert Params(max_dropouts=5).dropouts_tolerated(10, 3) == 5
+    assert Params(max_dropouts=5, adversary="active").dropouts_tolerated(10, 3) == 4
+    assert Params(max_dropouts=5, corrupt=2, adversary="active").dropouts_tolerated(10, 3) == 3

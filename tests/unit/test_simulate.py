@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ from secagg.errors import (
 from secagg.layout import Layout, Tensor
 from secagg.params import Params
 from secagg.structure import ties_in
+
+if TYPE_CHECKING:
+    from secagg.params import Mode
 
 NAMES = ("ann", "bob", "cat", "dan")
 VALUES = {name: {"w": np.full((2, 2), k + 1.0), "b": np.array([0.5 * k])} for k, name in enumerate(NAMES)}
@@ -83,6 +87,21 @@ def test_a_uniform_session_of_pruned_updates_counts_first() -> None:
     assert result.coverage is None
     close(result.mean["w"], [[2.5, 2.5], [(1 + 2) / 4, (1 + 2) / 4]])
     assert {stage.partition(": ")[0] for stage in result.stats.seconds if ": " in stage} == {"counting"}
+
+
+@pytest.mark.parametrize("mode", ["uniform", "mask-indexed"])
+def test_against_an_active_server_the_same_sum_comes_out_and_the_verdict_says_so(mode: Mode) -> None:
+    masks = some_masks() if mode == "mask-indexed" else None
+    trusting = simulate(VALUES, masks, mode=mode, params=NO_DROPOUTS)
+    active = simulate(VALUES, masks, mode=mode, params=replace(NO_DROPOUTS, adversary="active"))
+    np.testing.assert_array_equal(active.sum["w"], trusting.sum["w"])
+    assert "an active server that signatures hold to one story would learn" in active.verdict
+    assert active.stats.upload_bytes["ann"] > trusting.stats.upload_bytes["ann"]
+
+
+def test_counts_that_an_active_server_could_forge_are_refused_before_the_session() -> None:
+    with pytest.raises(ParameterError, match="counts come from the server, and an active one could forge them: use m"):
+        simulate(VALUES, some_masks(), mode="uniform", params=Params(adversary="active"))
 
 
 def test_a_masked_session_has_to_say_its_mode() -> None:

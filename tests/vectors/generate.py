@@ -240,14 +240,16 @@ def messages() -> Json:
         "box": b"\x03" * 114,
         "self_seed_commitment": key,
         "masking_key_commitment": other,
+        "signature": None,
     }
+    signature = b"\x08" * 64
     mask = {"kind": "bitmap", "data": b"\xf0\x80", "provenance": "data"}
     full = {"kind": "full", "data": b"", "provenance": "public"}
     member = {"id": 7, "masking_key": key, "transport_key": other}
     revealed = {"dealer": 70_000, "share": b"\x04" * 33, "salt": b"\x05" * 16}
     examples: dict[str, Json] = {
         "AdvertiseKeys": {"session": session, "sender": 7, "masking_key": key, "transport_key": other},
-        "Roster": {"session": session, "graph_seed": other, "members": [member, member | {"id": 2**63 - 1}]},
+        "Roster": {"session": session, "members": [member, member | {"id": 2**63 - 1}]},
         "ShareKeys": {
             "session": session,
             "sender": 7,
@@ -257,7 +259,8 @@ def messages() -> Json:
             "declaration": mask,
             "weight_bucket": 127,
             "seed_commitment": other,
-            "shares": [sealed],
+            "shares": [sealed | {"signature": signature}],
+            "signature": signature,
         },
         "RelayedShares": {
             "session": session,
@@ -266,9 +269,22 @@ def messages() -> Json:
                 {"id": 200, "declaration": mask, "weight_bucket": 0},
             ],
             "shares": [sealed, sealed],
+            "signatures": [signature, signature],
         },
-        "MaskedInput": {"session": session, "sender": 7, "check": b"\x06" * 16, "vector": bytes(range(256)) + b"\x07"},
-        "UnmaskRequest": {"session": session, "survivors": b"\xc0"},
+        "MaskedInput": {
+            "session": session,
+            "sender": 7,
+            "check": b"\x06" * 16,
+            "vector": bytes(range(256)) + b"\x07",
+            "signature": None,
+        },
+        "ConsistencyRequest": {"session": session, "survivors": b"\xc0", "signatures": [signature, signature]},
+        "ConsistencyCheck": {"session": session, "sender": 7, "signature": signature},
+        "UnmaskRequest": {
+            "session": session,
+            "survivors": b"\xc0",
+            "quorum": [{"id": 7, "signature": signature}, {"id": 200, "signature": signature}],
+        },
         "Unmask": {"session": session, "sender": 7, "shares": [revealed, revealed]},
     }
     valid = [
@@ -295,9 +311,11 @@ def messages() -> Json:
         ("long length of bytes", on_wire(*good).replace(b"\xc4\x10" + session, b"\xc5\x00\x10" + session)),
         ("long length of the array", b"\x01\xdc\x00\x05" + packed(good)[1:]),
         ("text for bytes", on_wire(*good).replace(b"\xc4\x20" + key, b"\xd9\x20" + key)),
-        ("bucket 128", on_wire("RelayedShares", session, [[7, ["full", b"", "public"], 128]], [])),
-        ("unknown provenance", on_wire("RelayedShares", session, [[7, ["full", b"", "secret"], None]], [])),
-        ("defaults left out", on_wire("RelayedShares", session, [[7, ["full"], None]], [])),
+        ("bucket 128", on_wire("RelayedShares", session, [[7, ["full", b"", "public"], 128]], [], [])),
+        ("unknown provenance", on_wire("RelayedShares", session, [[7, ["full", b"", "secret"], None]], [], [])),
+        ("defaults left out", on_wire("RelayedShares", session, [[7, ["full"], None]], [], [])),
+        ("default signature left out", on_wire("MaskedInput", session, 7, bytes(16), b"")),
+        ("signature of 63 bytes", on_wire("ConsistencyCheck", session, 7, signature[1:])),
         ("both shares of one dealer in one", on_wire("Unmask", session, 7, [[8, bytes(33), bytes(16), bytes(33)]])),
     ]
     return {"valid": valid, "invalid": [{"name": name, "bytes": data} for name, data in invalid]}
@@ -325,23 +343,24 @@ def session() -> Json:
         for client in (3, 5, 9)
     }
     inputs = {3: [5, -7, 0, 524287], 5: [1, 1, 1, 1], 9: [-524287, 2, -3, 524287]}
-    session_id, graph_seed = bytes(range(16)), b"\x09" * 32
+    session_id = bytes(range(16))
     params = (
         "[('adversary', 'semi-honest'), ('corrupt', 0), ('exact_denominators', False), ('levels', 1048576), "
         "('max_dropouts', None), ('max_weight', 1.0), ('min_cohort', 3), ('neighbours', None), "
-        "('out_of_range', 'refuse'), ('participation', 0.0), ('share_threshold', None), ('value_range', 4.0), "
-        "('weighting', 'hidden')]"
+        "('out_of_range', 'refuse'), ('participation', 0.0), ('security_bits', 40), ('share_threshold', None), "
+        "('value_range', 4.0), ('weighting', 'hidden')]"
     )
     params_digest = hashlib.sha256(b"secagg params" + params.encode()).digest()
     layout_digest = hashlib.sha256(b"secagg layout([('w', (4,), 'float32', [])], [])").digest()
     session_digest = digest(session_id, params_digest, layout_digest, b"uniform", b"\0", b"", b"")
     members = [[client, public_key(of["masking"]), public_key(of["transport"])] for client, of in seeds.items()]
-    h1 = digest(b"secagg h1", b"1 2 2", session_digest, on_wire("Roster", session_id, graph_seed, members))
+    roster = on_wire("Roster", session_id, members)
+    h1 = digest(b"secagg h1", b"1 2 2", session_digest, roster)
     h2 = digest(b"secagg h2", h1, *(packed([client, ["full", b"", "public"], None]) for client in seeds))
     vectors, checks = masked(seeds, inputs, h2)
     return {
         "id": session_id,
-        "graph_seed": graph_seed,
+        "graph_seed": digest(b"secagg graph", session_digest, roster),
         "seeds": [{"client": client} | of for client, of in seeds.items()],
         "params_digest": params_digest,
         "layout_digest": layout_digest,

@@ -175,8 +175,10 @@ def test_both_transcript_hashes_are_pinned() -> None:
     keys = {client: [KeyPair(seed_of(client, name)).public for name in ("masking", "transport")] for client in CLIENTS}
     members = tuple(Member(client, *pair) for client, pair in keys.items())
     session = fixed_session()
-    roster = Roster(session.id, bytes.fromhex(SESSION["graph_seed"]), members)
-    graph, threshold = session.topology(CLIENTS, roster.graph_seed)
+    roster = Roster(session.id, members)
+    seed = transcript.graph_seed(session, roster)
+    assert seed.hex() == SESSION["graph_seed"]
+    graph, threshold = session.topology(CLIENTS, seed)
     h1 = transcript.h1(session, roster, graph.degree, threshold)
     assert h1.hex() == SESSION["h1"]
     h2 = transcript.h2(h1, [Participant(client, FULL, None) for client in CLIENTS])

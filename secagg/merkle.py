@@ -1,0 +1,129 @@
+"""The model root: one hash of the model that updates start from, with proofs for the parts that a client fetched.
+
+Everybody puts the root into the ``Session``, so that a server that hands different models to different clients ends
+the session instead of reading updates off it. A client that trains a submodel fetches some leaves only, and checks
+them against the root. The tree is that of Certificate Transparency (RFC 9162, section 2.1), with SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secagg.errors import AgreementError, LayoutMismatchError
+from secagg.layout import NO_UNIT
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from secagg.layout import Layout, Tensor
+
+_LEAF, _NODE = b"\x00", b"\x01"
+
+
+def root(leaves: Sequence[bytes]) -> bytes:
+    """The root of a tree of at least one leaf, 32 bytes."""
+    return _subtree(leaves, 0, len(leaves))
+
+
+def prove(leaves: Sequence[bytes], chosen: Collection[int]) -> tuple[bytes, ...]:
+    """What it takes to check the chosen leaves: the roots of the largest subtrees without any of them, left to right.
+
+    Args:
+        leaves: All leaves.
+        chosen: Numbers of those that the client has fetched.
+    """
+    return tuple(_subtree(leaves, first, last) for first, last in _uncovered(frozenset(chosen), 0, len(leaves)))
+
+
+def check(model_root: bytes, count: int, fetched: Mapping[int, bytes], proof: Sequence[bytes]) -> None:
+    """Refuses leaves that are not those under the root.
+
+    Args:
+        model_root: Of the session.
+        count: Leaves of the whole tree; follows from the layout.
+        fetched: Number of a leaf to the leaf.
+        proof: As ``prove`` makes it.
+
+    Raises:
+        AgreementError: They are not, or the proof does not fit them.
+    """
+    subtrees = list(_uncovered(frozenset(fetched), 0, count))
+    if len(subtrees) != len(proof) or not set(fetched) <= set(range(count)):
+        raise AgreementError("the proof does not fit the parts of the model that were fetched")
+    if _rebuilt(fetched, dict(zip(subtrees, proof, strict=True)), 0, count) != model_root:
+        raise AgreementError("the parts of the model that were fetched are not those under the session's model root")
+
+
+def model_leaves(layout: Layout, model: Mapping[str, ArrayLike]) -> tuple[bytes, ...]:
+    """The leaves of a model: one for each unit in layout order, then one for each tensor.
+
+    A unit's leaf holds the coordinates that it owns: its slices along the first axis of units of each tensor, so the
+    weights that feed it, whole, its bias, and the weights that read it in a layer without units. A tensor's leaf holds
+    what no unit owns.
+
+    Args:
+        layout: The layout of the session.
+        model: Tensor name to values, in the shapes of the layout.
+
+    Raises:
+        LayoutMismatchError: Other names or shapes.
+    """
+    if set(model) != {tensor.name for tensor in layout.tensors}:
+        raise LayoutMismatchError("the model has other tensors than the layout")
+    of_units: list[list[bytes]] = [[] for _ in range(layout.unit_count)]
+    of_tensors = []
+    for tensor in layout.tensors:
+        values = np.ascontiguousarray(model[tensor.name], dtype=np.dtype(tensor.dtype).newbyteorder("<"))
+        if values.shape != tensor.shape:
+            raise LayoutMismatchError(
+                f"{tensor.name} has shape {values.shape} in the model, {tensor.shape} in the layout"
+            )
+        owned, rest = _by_owner(tensor, values)
+        for unit, part in owned:
+            of_units[unit].append(part)
+        of_tensors.append([rest])
+    return tuple(b"".join(len(part).to_bytes(8, "big") + part for part in parts) for parts in of_units + of_tensors)
+
+
+def _by_owner(tensor: Tensor, values: NDArray[np.generic]) -> tuple[list[tuple[int, bytes]], bytes]:
+    with_units = {axis: units for axis, units in tensor.unit_axes.items() if set(units) != {NO_UNIT}}
+    if not with_units:
+        return [], values.tobytes()
+    axis, units = min(with_units.items())
+    slices = np.moveaxis(values, axis, 0)
+    owned = [(unit, slices[place].tobytes()) for place, unit in enumerate(units) if unit != NO_UNIT]
+    return owned, slices[[place for place, unit in enumerate(units) if unit == NO_UNIT]].tobytes()
+
+
+def _split(first: int, last: int) -> int:
+    """Where a range of leaves parts: after the largest power of two below their number."""
+    return first + (1 << (last - first - 1).bit_length() - 1)
+
+
+def _subtree(leaves: Sequence[bytes], first: int, last: int) -> bytes:
+    return _rebuilt(dict(zip(range(first, last), leaves[first:last], strict=True)), {}, first, last)
+
+
+def _rebuilt(leaves: Mapping[int, bytes], known: Mapping[tuple[int, int], bytes], first: int, last: int) -> bytes:
+    if (first, last) in known:
+        return known[first, last]
+    if last - first == 1:
+        return hashlib.sha256(_LEAF + leaves[first]).digest()
+    middle = _split(first, last)
+    left, right = _rebuilt(leaves, known, first, middle), _rebuilt(leaves, known, middle, last)
+    return hashlib.sha256(_NODE + left + right).digest()
+
+
+def _uncovered(chosen: frozenset[int], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The largest subtrees that hold none of the chosen leaves, as ranges of leaves."""
+    if chosen.isdisjoint(range(first, last)):
+        yield first, last
+    elif last - first > 1:
+        middle = _split(first, last)
+        yield from _uncovered(chosen, first, middle)
+        yield from _uncovered(chosen, middle, last)

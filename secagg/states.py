@@ -1,0 +1,82 @@
+"""What a client holds between two rounds: one frozen value a state, with no more secrets than the next round needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from secagg.graph import Graph
+    from secagg.keys import KeyPair
+    from secagg.messages import Member, Participant, RevealedShare
+    from secagg.release import Plan
+
+
+@dataclass(frozen=True)
+class Start:
+    """Nothing has been sent."""
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """Keys are out."""
+
+    masking: KeyPair = field(repr=False)
+    transport: KeyPair = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shared:
+    """Shares are out; mask and weight are fixed. The masking key itself is gone: its agreements are enough."""
+
+    agreed: Mapping[int, bytes] = field(repr=False)
+    transport: KeyPair = field(repr=False)
+    self_seed: bytes = field(repr=False)
+    own_share: RevealedShare = field(repr=False)
+    roster: Mapping[int, Member]
+    graph: Graph
+    threshold: int
+    h1: bytes
+    declared: Participant
+    own: NDArray[np.bool_] = field(repr=False)
+    weight: int | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class HeldShares:
+    """The two shares that a neighbour dealt to this client. One of them, never both, will be revealed."""
+
+    self_seed: RevealedShare = field(repr=False)
+    masking_key: RevealedShare = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Masked:
+    """The masked vector is out; only shares of others are still needed."""
+
+    plan: Plan = field(repr=False)
+    graph: Graph = field(repr=False)
+    h2: bytes
+    own_share: RevealedShare = field(repr=False)
+    held: Mapping[int, HeldShares] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Agreed:
+    """This client has signed who survived, and will unmask nobody else."""
+
+    masked: Masked
+    survivors: bytes
+
+
+@dataclass(frozen=True)
+class Done:
+    """The unmask answer is out."""
+
+
+State = Start | Advertised | Shared | Masked | Agreed | Done
