@@ -14,7 +14,8 @@ from secagg.identity import Identity
 from secagg.layout import Layout, Tensor
 from secagg.ledger import Ledger
 from secagg.params import Params
-from secagg.server import Round, Server
+from secagg.rounds import Round
+from secagg.server import Server
 from secagg.session import CountedCoverage, Session
 from secagg.simulate import Result, Stats, delta, simulate
 

@@ -164,7 +164,7 @@ def _seconds(params: Params, clients: int, wired: Topology, ring: Ring, coordina
     check = _fastest(lambda: masking.checksums(integers, bytes(32))) * coordinates / sample
     agree = _fastest(lambda: one.agree(other.public))
     deal = _fastest(lambda: shamir.split(one.seed, wired.threshold, points, os.urandom))
-    client = (k + 1) * mask + check + 2 * k * agree + 2 * deal
+    client = (k + 1) * mask + check + (3 * k + 2 * clients) * agree + 2 * deal  # each key is checked by agreeing
     client += k * (_fastest(lambda: seal(one.seed, bytes(98), b"")) + _fastest(lambda: unseal(one.seed, box, b"")))
     if params.active:
         verified = 2 * clients + k + params.quorum(clients)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 COMPLETE_UP_TO = 200
 SECURITY_BITS = 40
 LIVENESS_BITS = 20
-GRINDING_BITS = 60
 SEED_BYTES = 32
 
 
@@ -95,35 +94,28 @@ class Demands:
     Args:
         lost: Most clients that drop out.
         corrupt: Most clients that collude with the server.
-        active: Whether the server may lie. It may then try out keys of corrupt clients until the ring permutation
-            suits it, 2^60 times say, so ``split`` gets as many bits more; and ``opened`` counts the corrupt
-            neighbours that, by showing different survivors to different holders, open both secrets of a client:
-            twice the threshold less its holders.
         security_bits: ``split`` and ``opened`` stay below 2^-security_bits.
     """
 
     lost: int
     corrupt: int
-    active: bool = False
     security_bits: int = SECURITY_BITS
 
     def failures(self, clients: int, degree: int, threshold: int) -> Failures:
         """Union bounds over hypergeometric tails (Bell et al., CCS 2020, section 3.3)."""
         each = math.log2(clients)
-        enough = 2 * threshold - (degree + 1) if self.active else threshold
         # A dropout's own share is lost with it: only its neighbours can rebuild its key.
         spare = degree - threshold + 1
         return Failures(
             split=_log2_all_gone(clients, self.lost + self.corrupt, degree // 2) + each,
-            opened=_log2_tail(clients, self.corrupt, degree, enough) + each,
+            opened=_log2_tail(clients, self.corrupt, degree, threshold) + each,
             starved=_log2_tail(clients, self.lost, degree, spare) + each,
         )
 
     def met_by(self, failures: Failures) -> bool:
         """Whether a graph is good enough."""
-        grinding = GRINDING_BITS if self.active else 0
         return (
-            failures.split <= -self.security_bits - grinding
+            failures.split <= -self.security_bits
             and failures.opened <= -self.security_bits
             and failures.starved <= -LIVENESS_BITS
         )
@@ -152,11 +144,9 @@ def smallest_degree(clients: int, demands: Demands) -> tuple[int, int]:
 def threshold_for(degree: int, clients: int, demands: Demands) -> int | None:
     """The share threshold t with which a random Harary graph of this degree meets the demands, or None.
 
-    The largest that does, up to a majority of the share holders; with an active server the smallest above it.
+    The largest that does, up to a majority of the share holders.
     """
-    half = majority(degree + 1)
-    candidates = range(half, degree + 2) if demands.active else range(half, 1, -1)
-    for threshold in candidates:
+    for threshold in range(majority(degree + 1), 1, -1):
         if demands.met_by(demands.failures(clients, degree, threshold)):
             return threshold
     return None

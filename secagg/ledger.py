@@ -64,8 +64,8 @@ class Ledger:
     Args:
         scope: ``"model"``: only sessions that start from the same model are compared, because there a client that is
             asked again sends the same update; sessions without a model root count as one model. ``"all"``: all of
-            them, for updates that hardly change from round to round. That refuses most rounds in which somebody drops
-            out; ``refused`` tells how many.
+            them that have its layout, for updates that hardly change from round to round. That refuses most rounds in
+            which somebody drops out; ``refused`` tells how many.
 
     Raises:
         ParameterError: Another scope.
@@ -125,11 +125,13 @@ class Ledger:
 
     def _isolated(self, entry: Entry) -> Iterator[frozenset[int]]:
         """The sets of clients over which the past and this session, combined, give a sum."""
-        past = [
-            one
-            for one in self._entries
-            if one.layout == entry.layout and (self.scope == "all" or one.model == entry.model)
-        ]
+        past = [one for one in self._entries if self.scope == "all" or one.model == entry.model]
+        if any(one.layout != entry.layout for one in past if one.model == entry.model):
+            raise DifferencingError(
+                "an earlier session of the same model had another layout, so that their sums cannot be compared: leave "
+                "this one out, or set model_root"
+            )
+        past = [one for one in past if one.layout == entry.layout]
         for one in past:
             both = (one.group_of != WITHHELD) & (entry.group_of != WITHHELD)
             for old, new in np.unique(np.stack([one.group_of[both], entry.group_of[both]]), axis=1).T:

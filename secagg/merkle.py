@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secagg.errors import AgreementError, LayoutMismatchError
+from secagg.errors import AgreementError, LayoutMismatchError, ParameterError
 from secagg.layout import NO_UNIT
 
 if TYPE_CHECKING:
@@ -26,7 +26,13 @@ _LEAF, _NODE = b"\x00", b"\x01"
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """The root of a tree of at least one leaf, 32 bytes."""
+    """The root of a tree, 32 bytes.
+
+    Raises:
+        ParameterError: No leaves.
+    """
+    if not leaves:
+        raise ParameterError("a model root needs at least one leaf")
     return _subtree(leaves, 0, len(leaves))
 
 

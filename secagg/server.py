@@ -7,13 +7,12 @@ caller's decision. A refusal of either leaves the server as it was: closing too 
 
 from __future__ import annotations
 
-import enum
 import hmac
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
-from secagg import field, masking, messages, shamir, transcript
+from secagg import masking, messages, snapshot, transcript, unmasking
 from secagg.aggregate import Aggregate, decode
 from secagg.declaration import FULL, expand
 from secagg.errors import (
@@ -30,44 +29,17 @@ from secagg.errors import (
 )
 from secagg.identity import directory
 from secagg.keys import KeyPair, check_public
-from secagg.masking import Accumulator, MaskKey
+from secagg.masking import Accumulator
 from secagg.messages import AdvertiseKeys, ConsistencyCheck, MaskedInput, Message, ShareKeys, Unmask
 from secagg.release import Plan
+from secagg.rounds import ACCEPTS, ROUNDS, Round
+from secagg.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from secagg.graph import Graph
-    from secagg.params import Adversary
     from secagg.session import Session
-
-
-class Round(enum.Enum):
-    """What the server is waiting for."""
-
-    ADVERTISE_KEYS = "AdvertiseKeys"
-    SHARE_KEYS = "ShareKeys"
-    MASKED_INPUT = "MaskedInput"
-    CONSISTENCY_CHECK = "ConsistencyCheck"
-    UNMASK = "Unmask"
-    DONE = "Done"
-
-
-ACCEPTS: dict[Round, type[Message] | None] = {
-    Round.ADVERTISE_KEYS: AdvertiseKeys,
-    Round.SHARE_KEYS: ShareKeys,
-    Round.MASKED_INPUT: MaskedInput,
-    Round.CONSISTENCY_CHECK: ConsistencyCheck,
-    Round.UNMASK: Unmask,
-    Round.DONE: None,
-}
-"""The one message that each round accepts."""
-
-ROUNDS: dict[Adversary, tuple[Round, ...]] = {
-    "semi-honest": tuple(round_ for round_ in Round if round_ is not Round.CONSISTENCY_CHECK),
-    "active": tuple(Round),
-}
-"""The rounds of a session, in order."""
 
 
 class Server:
@@ -187,6 +159,66 @@ class Server:
         self._answers = {}
         return outgoing
 
+    def save(self) -> bytes:
+        """This server between two messages, to go on after a restart: as secret as what it has received.
+
+        What ``close_round`` returned last is not in it: save before closing, and closing again returns the same bytes.
+
+        Raises:
+            LocalProtocolError: The session has ended; keep its outcome.
+        """
+        if self.round is Round.DONE:
+            raise LocalProtocolError("the session has ended: keep its outcome")
+        summed = self._round_is_past(Round.SHARE_KEYS)
+        return snapshot.encode(
+            Snapshot(
+                session=self.session.digest,
+                round=self.round.value,
+                answers=tuple(map(messages.encode, self._answers.values())),
+                members=tuple(self._members.values()),
+                shared=tuple(map(messages.encode, self._shared.values())),
+                survivors=self._survivors,
+                endorsed=tuple(map(messages.encode, self._endorsed.values())),
+                vector=self._sum.vector.tobytes() if summed else b"",
+                checks=tuple(check.to_bytes(8, "little") for check in self._sum.checks) if summed else (),
+            )
+        )
+
+    @classmethod
+    def restore(
+        cls,
+        session: Session,
+        saved: bytes,
+        invited: Iterable[int] | None = None,
+        pinned: Mapping[int, bytes] | None = None,
+    ) -> Server:
+        """The server that was saved; everything but ``saved`` as it was given to that one.
+
+        Raises:
+            DecodingError: Not what ``save`` returned.
+            AgreementError: It was saved in another session.
+        """
+        kept = snapshot.decode(saved)
+        if not hmac.compare_digest(kept.session, session.digest):
+            raise AgreementError("the saved server belongs to another session")
+        server = cls(session, invited, pinned)
+        server.round = Round(kept.round)
+        if kept.members:
+            server._admit_members({member.id: member for member in kept.members})
+        if kept.shared:
+            server._admit_participants(snapshot.by_sender(kept.shared, ShareKeys))
+            server._sum = snapshot.summed(kept, server._plan)
+        if kept.survivors:
+            server._survivors = kept.survivors
+            server._bitmap = messages.write_bitmap(set(kept.survivors), server._plan.clients)
+        server._endorsed = snapshot.by_sender(kept.endorsed, ConsistencyCheck)
+        server._answers = dict(snapshot.by_sender(kept.answers, ACCEPTS[server.round] or Message))
+        return server
+
+    def _round_is_past(self, round_: Round) -> bool:
+        rounds = ROUNDS[self.session.params.adversary]
+        return rounds.index(self.round) > rounds.index(round_)
+
     def _admit(self, message: Message, sender: int) -> None:
         if message.session != self.session.id:
             raise AgreementError("a message of another session")
@@ -211,7 +243,8 @@ class Server:
                 statement = transcript.says_survivors(self._h2, self._bitmap, sender)
                 self._directory.check(sender, message.signature, statement)
             case Unmask():
-                self._check_revealed(message)
+                dealers = {sender, *self._graph.neighbours(sender).intersection(self._shared)}
+                unmasking.check_revealed(message, sorted(dealers), self._shared, self._survivors)
         return message
 
     def _admitted(self) -> frozenset[int] | None:
@@ -242,12 +275,16 @@ class Server:
             client: messages.Member(client, answers[client].masking_key, answers[client].transport_key)
             for client in sorted(answers)
         }
+        return dict.fromkeys(members, messages.encode(self._admit_members(members)))
+
+    def _admit_members(self, members: dict[int, messages.Member]) -> messages.Roster:
+        """U1, and what follows from it."""
         roster = messages.Roster(self.session.id, tuple(members.values()))
         seed = transcript.graph_seed(self.session, roster)
         self._graph, self._threshold = self.session.topology(tuple(members), seed)
         self._h1 = transcript.h1(self.session, roster, self._graph.degree, self._threshold)
         self._members = members
-        return dict.fromkeys(members, messages.encode(roster))
+        return roster
 
     def _check_shares(self, message: ShareKeys) -> None:
         for name, theirs, ours in (
@@ -272,27 +309,33 @@ class Server:
             self._directory.check(message.sender, sealed.signature, transcript.says_dealt(self._h1, sealed))
 
     def _close_share_keys(self, answers: dict[int, ShareKeys]) -> dict[int, bytes]:
-        participants = tuple(
-            messages.Participant(client, answers[client].declaration, answers[client].weight_bucket)
-            for client in sorted(answers)
-        )
-        plan = Plan(self.session, self._threshold, participants)
+        participants = self._admit_participants(answers)
+        plan = self._plan
         signatures = _signatures(answers, plan.clients)
         inboxes: dict[int, list[messages.SealedShares]] = {client: [] for client in plan.clients}
         for client in plan.clients:
             for sealed in answers[client].shares:
                 if sealed.holder in inboxes:
                     inboxes[sealed.holder].append(sealed)
-        self._plan = plan
-        self._h2 = transcript.h2(self._h1, participants)
-        self._sum = Accumulator(plan.ring, plan.ring.zeros(plan.length))
-        self._shared = dict(answers)
         return {
             client: messages.encode(
                 messages.RelayedShares(self.session.id, participants, tuple(inboxes[client]), signatures)
             )
             for client in plan.clients
         }
+
+    def _admit_participants(self, shared: dict[int, ShareKeys]) -> tuple[messages.Participant, ...]:
+        """U2, and what follows from it."""
+        participants = tuple(
+            messages.Participant(client, shared[client].declaration, shared[client].weight_bucket)
+            for client in sorted(shared)
+        )
+        plan = Plan(self.session, self._threshold, participants)
+        self._plan = plan
+        self._h2 = transcript.h2(self._h1, participants)
+        self._sum = Accumulator(plan.ring, plan.ring.zeros(plan.length))
+        self._shared = dict(shared)
+        return participants
 
     def _add(self, message: MaskedInput) -> None:
         """Checks a masked vector whole, then adds it: what is in the sum cannot be taken out again."""
@@ -312,6 +355,8 @@ class Server:
                 f"{len(survivors)} clients sent their input < {self._plan.fewest_survivors} "
                 f"({len(self._plan.clients)} clients - max_dropouts {self._plan.dropouts}): raise max_dropouts, or wait"
             )
+        if not self._graph.connects(survivors):
+            raise TooFewClientsError("the survivors fall apart in the masking graph: wait, or raise neighbours")
         self._survivors = survivors
         self._bitmap = messages.write_bitmap(set(survivors), self._plan.clients)
         request: Message
@@ -322,39 +367,28 @@ class Server:
         return dict.fromkeys(survivors, messages.encode(request))
 
     def _close_consistency_check(self, answers: dict[int, ConsistencyCheck]) -> dict[int, bytes]:
-        needed = self.session.params.quorum(len(self._plan.clients))
+        needed = max(self.session.params.quorum(len(self._plan.clients)), self._threshold)
         if len(answers) < needed:
             raise TooFewClientsError(
-                f"{len(answers)} clients agree to the survivors < {needed} (half of {len(self._plan.clients)} clients "
-                "and of corrupt): wait for more clients"
+                f"{len(answers)} clients agree to the survivors < {needed} (a quorum, and share_threshold "
+                f"{self._threshold}): wait for more clients"
             )
         self._endorsed = dict(answers)
         quorum = tuple(messages.Endorsement(client, answers[client].signature) for client in sorted(answers)[:needed])
         request = messages.UnmaskRequest(self.session.id, self._bitmap, quorum)
         return dict.fromkeys(sorted(answers), messages.encode(request))
 
-    def _check_revealed(self, message: Unmask) -> None:
-        holder, alive = message.sender, set(self._survivors)
-        dealers = sorted({holder, *self._graph.neighbours(holder).intersection(self._shared)})
-        if [share.dealer for share in message.shares] != dealers:
-            raise ShareError("not exactly one share for each neighbour")
-        for revealed in message.shares:
-            field.decode(revealed.share)
-            if revealed.dealer == holder:
-                continue  # a dealer's own share carries no commitment; what it rebuilds does
-            sealed = next(s for s in self._shared[revealed.dealer].shares if s.holder == holder)
-            survived = revealed.dealer in alive
-            expected = sealed.self_seed_commitment if survived else sealed.masking_key_commitment
-            actual = transcript.share_commitment(revealed.salt, revealed.dealer, holder, revealed.share)
-            if not hmac.compare_digest(actual, expected):
-                raise ShareError("a revealed share contradicts its dealer's commitment")
-
     def _close_unmask(self, answers: dict[int, Unmask]) -> dict[int, bytes]:
-        seeds = self._rebuild(answers)
+        points = {client: 1 + index for index, client in enumerate(self._members)}
+        seeds = unmasking.rebuild(answers, points, self._threshold, list(self._shared))
         for client, seed in seeds.items():
             self._check_rebuilt(client, seed)
+        keys = {client: member.masking_key for client, member in self._members.items()}
         total = Accumulator(self._sum.ring, self._sum.vector.copy(), self._sum.checks)
-        for mask in self._masks_left(seeds):
+        left = unmasking.masks_left(
+            self._plan, self._graph, self._h2, survivors=self._survivors, keys=keys, seeds=seeds
+        )
+        for mask in left:
             total.apply(mask)
         integers = total.ring.centred(total.vector)
         bound = len(self._survivors) * self.session.params.magnitude
@@ -362,26 +396,6 @@ class Server:
             raise ChecksumError("the sums contradict their checksum: a client computed wrongly, nothing is released")
         self._outcome = decode(self._plan, self._survivors, integers)
         return {}
-
-    def _rebuild(self, answers: dict[int, Unmask]) -> dict[int, bytes]:
-        """The self seed of each survivor, the masking key seed of each dropout."""
-        points = {client: 1 + index for index, client in enumerate(self._members)}
-        shares: dict[int, dict[int, int]] = {client: {} for client in self._shared}
-        for holder in sorted(answers):
-            for revealed in answers[holder].shares:
-                shares[revealed.dealer][points[holder]] = field.decode(revealed.share)
-        secrets = {}
-        for client, known in shares.items():
-            if len(known) < self._threshold:
-                raise TooFewClientsError(
-                    f"{len(known)} shares of a client's secret < {self._threshold} (share_threshold): "
-                    "wait for more clients, or lower share_threshold"
-                )
-            try:
-                secrets[client] = shamir.rebuild(dict(list(known.items())[: self._threshold]))
-            except ShareError as error:
-                raise ShareError(str(error), culprits=[client]) from None
-        return secrets
 
     def _check_rebuilt(self, client: int, seed: bytes) -> None:
         if client in self._survivors:
@@ -391,19 +405,6 @@ class Server:
             expected, actual = self._members[client].masking_key, KeyPair(seed).public
         if not hmac.compare_digest(actual, expected):
             raise ShareError("shares rebuild another secret than their dealer advertised", culprits=[client])
-
-    def _masks_left(self, seeds: dict[int, bytes]) -> Iterable[MaskKey]:
-        """Every stream that is still in the sum, with the sign that takes it off."""
-        for client in self._survivors:
-            places = self._plan.places(client)
-            neighbours = self._graph.neighbours(client).intersection(self._shared)
-            for term in masking.terms(client, neighbours):
-                if term.peer is None:
-                    yield MaskKey(-term.sign, masking.self_key(seeds[client], self._h2), places)
-                elif term.peer not in self._survivors:
-                    agreed = KeyPair(seeds[term.peer]).agree(self._members[client].masking_key)
-                    key = masking.pairwise_key(agreed, self._h2, client, term.peer)
-                    yield MaskKey(-term.sign, key, places & self._plan.places(term.peer))
 
 
 Signed = TypeVar("Signed", ShareKeys, MaskedInput)

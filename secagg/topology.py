@@ -43,20 +43,19 @@ def topology(params: Params, mode: Mode, clients: int) -> Topology:
     demands = graph.Demands(
         lost=params.dropouts_tolerated(clients, threshold=0),
         corrupt=params.corrupt,
-        active=params.active,
         security_bits=params.security_bits,
     )
     degree = clients - 1
     if params.neighbours is not None:
         degree = min(params.neighbours, degree)
-    elif clients > graph.COMPLETE_UP_TO and mode == "uniform":
+    elif clients > graph.COMPLETE_UP_TO and mode == "uniform" and not params.active:
         degree = graph.smallest_degree(clients, demands)[0]
     if degree == clients - 1:
         return Topology(degree, _complete_threshold(params, clients, demands), None)
-    if mode == "mask-indexed":
-        raise ParameterError(
-            "a mask-indexed session needs the complete graph: leave neighbours unset, or shard the cohort"
-        )
+    if mode == "mask-indexed" or params.active:
+        # A server that lies chooses its dropouts, and what it tells each client, after it has seen the ring.
+        needs = "an active server calls for" if params.active else "a mask-indexed session needs"
+        raise ParameterError(f"{needs} the complete graph: leave neighbours unset, or shard the cohort")
     return _sparse(params, degree, clients, demands)
 
 

@@ -14,7 +14,8 @@ from secagg.identity import Identity
 from secagg.layout import Layout, Tensor
 from secagg.params import Mode, Params
 from secagg.prg import SeededEntropy
-from secagg.server import Round, Server
+from secagg.rounds import Round
+from secagg.server import Server
 from secagg.session import Session
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from secagg.errors import (
 from secagg.identity import Identity
 from secagg.keys import KeyPair
 from secagg.messages import ConsistencyRequest, Endorsement, MaskedInput, RelayedShares, ShareKeys, UnmaskRequest
-from secagg.server import ROUNDS, Round, Server
+from secagg.rounds import ROUNDS, Round
+from secagg.server import Server
 from secagg.states import Agreed, Masked
 from tests.adversarial.play import (
     HELD,
@@ -306,6 +307,8 @@ def test_a_client_needs_the_identity_that_is_pinned_for_it() -> None:
         Client(2, session, other, {2: one.public, 3: other.public})
     with pytest.raises(ParameterError, match="identity is not the one that is pinned for client 2"):
         Client(2, session, None, {2: one.public})
+    with pytest.raises(ParameterError, match="identity is not the one that is pinned for client 2"):
+        Client(2, session, None, {3: one.public})
     with pytest.raises(ParameterError, match="pin the identity of every client"):
         Client(2, session)
     with pytest.raises(ParameterError, match="pin the identity of every client"):

@@ -57,7 +57,7 @@ from secagg.messages import (
 from secagg.params import Params
 from secagg.prg import SeededEntropy, Stream
 from secagg.ring import Ring
-from secagg.server import Round
+from secagg.rounds import Round
 from secagg.session import Session
 from secagg.states import Masked, Shared
 from tests.adversarial.play import (
@@ -309,12 +309,14 @@ def test_a_share_that_rebuilds_another_secret_names_its_dealer() -> None:
     game = five_clients().until(Round.UNMASK)
     own = part(game.answer(1), "shares", 0, share=bytes(33))
     game.server.receive(own)
-    game.deliver()
+    game.deliver([2, 4])
     with pytest.raises(ShareError) as raised:
         game.close()
     assert raised.value.culprits == (1,)
     with pytest.raises(LocalProtocolError):
         _ = game.server.outcome
+    game.deliver([8])  # with another holder's share nobody needs the dealer's own
+    assert game.finish().integers.tolist() == expected_of_five()
 
 
 @pytest.mark.parametrize(

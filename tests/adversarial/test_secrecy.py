@@ -39,7 +39,7 @@ from secagg.params import Params
 from secagg.prg import Stream, derive
 from secagg.release import Plan
 from secagg.ring import Ring
-from secagg.server import Round
+from secagg.rounds import Round
 from secagg.session import CountedCoverage, Session
 from tests.adversarial.play import Play
 

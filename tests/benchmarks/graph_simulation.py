@@ -37,7 +37,6 @@ class Observed:
 def simulate(clients: int, degree: int, threshold: int, demands: Demands, rings: int) -> Observed:
     """Counts windows that are gone whole, clients with too many corrupt neighbours, and clients with too few live."""
     generator = np.random.default_rng(2017)
-    enough = 2 * threshold - (degree + 1) if demands.active else threshold
     counts: list[list[float]] = [[], [], []]
     apart = 0
     for start in range(0, rings, BATCH):
@@ -45,7 +44,7 @@ def simulate(clients: int, degree: int, threshold: int, demands: Demands, rings:
         lost, corrupt = order < demands.lost, (order >= demands.lost) & (order < demands.lost + demands.corrupt)
         whole = around(lost | corrupt, 1, degree // 2) == degree // 2
         counts[0] += whole.sum(axis=1).tolist()
-        counts[1] += (neighbours(corrupt, degree) >= enough).sum(axis=1).tolist()
+        counts[1] += (neighbours(corrupt, degree) >= threshold).sum(axis=1).tolist()
         counts[2] += (neighbours(lost, degree) >= degree - threshold + 1).sum(axis=1).tolist()
         # Two gaps of degree / 2 on either side of survivors part them; every gap is one window that follows a survivor.
         gaps = (whole & ~(lost | corrupt)).sum(axis=1)
@@ -79,25 +78,21 @@ def main() -> int:
     arguments = parser.parse_args()
     off = 0
     say(f"{arguments.rings:,} rings of {arguments.clients:,} clients; a ring: predicted mean, observed mean")
-    say(f"{'':12} {'k':>4} {'t':>4} {'windows gone':>22} {'secrets open':>22} {'starved':>22} {'apart':>6}")
-    for active in (False, True):
-        params = Params.for_cohort(
-            arguments.clients, arguments.dropout, arguments.corrupt, adversary="active" if active else "semi-honest"
-        )
-        demands = Demands(lost=params.max_dropouts or 0, corrupt=params.corrupt, active=active)
-        wired = params.topology(arguments.clients)
-        weaker = [(8, 5 if active else 3), (12, 8 if active else 4), (16, 11 if active else 5)]
-        for degree, threshold in [(wired.degree, wired.threshold), *weaker]:
-            observed = simulate(arguments.clients, degree, threshold, demands, arguments.rings)
-            cells = []
-            for name in ("split", "opened", "starved"):
-                expected = expected_mean(name, arguments.clients, degree, threshold, demands)
-                mean, error = getattr(observed.means, name), getattr(observed.errors, name)
-                wrong = abs(mean - expected) > SLACK * max(error, math.sqrt(expected / arguments.rings)) + 1e-12
-                off += wrong
-                cells.append(f"{expected:10.3g} {mean:9.3g}{' !' if wrong else '  '}")
-            counts = " ".join(f"{cell:>22}" for cell in cells)
-            say(f"{params.adversary:12} {degree:4} {threshold:4} {counts} {observed.apart:6}")
+    say(f"{'k':>4} {'t':>4} {'windows gone':>22} {'secrets open':>22} {'starved':>22} {'apart':>6}")
+    params = Params.for_cohort(arguments.clients, arguments.dropout, arguments.corrupt)
+    demands = Demands(lost=params.max_dropouts or 0, corrupt=params.corrupt)
+    wired = params.topology(arguments.clients)
+    for degree, threshold in [(wired.degree, wired.threshold), (8, 3), (12, 4), (16, 5)]:
+        observed = simulate(arguments.clients, degree, threshold, demands, arguments.rings)
+        cells = []
+        for name in ("split", "opened", "starved"):
+            expected = expected_mean(name, arguments.clients, degree, threshold, demands)
+            mean, error = getattr(observed.means, name), getattr(observed.errors, name)
+            wrong = abs(mean - expected) > SLACK * max(error, math.sqrt(expected / arguments.rings)) + 1e-12
+            off += wrong
+            cells.append(f"{expected:10.3g} {mean:9.3g}{' !' if wrong else '  '}")
+        counts = " ".join(f"{cell:>22}" for cell in cells)
+        say(f"{degree:4} {threshold:4} {counts} {observed.apart:6}")
     return 1 if off else 0
 
 

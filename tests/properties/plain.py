@@ -151,7 +151,8 @@ class Plain:
         if len(self.survivors) < len(self.shared) - self.dropouts:
             return TooFewClientsError
         active = params.adversary == "active"
-        if active and len(self.scenario.completed(Stage.CONSISTENCY_CHECK)) < self._quorum(len(self.shared)):
+        agreeing = len(self.scenario.completed(Stage.CONSISTENCY_CHECK))
+        if active and agreeing < max(self._quorum(len(self.shared)), self.threshold):
             return TooFewClientsError
         if len(self.scenario.completed(Stage.UNMASK)) < self.threshold:
             return TooFewClientsError

@@ -19,7 +19,7 @@ from secagg.params import Params
 from secagg.prg import Stream, check_masks
 from secagg.release import Plan
 from secagg.ring import Ring
-from secagg.server import Round
+from secagg.rounds import Round
 from secagg.session import CountedCoverage, Session
 from tests.adversarial.play import Play, expected_of_five, five_clients, replay
 from tests.properties.plain import Plain, least_coverage

@@ -14,7 +14,7 @@ from secagg.errors import ParameterError, TooFewClientsError
 from secagg.layout import Layout, Tensor
 from secagg.params import Params
 from secagg.prg import SeededEntropy
-from secagg.server import ROUNDS, Round
+from secagg.rounds import ROUNDS, Round
 from secagg.session import Session
 
 if TYPE_CHECKING:

@@ -85,6 +85,14 @@ def test_sessions_of_other_models_or_other_layouts_are_compared_only_if_asked_fo
     remembering(one, scope="all").check(elsewhere, elsewhere.clients)
 
 
+def test_one_model_in_two_layouts_cannot_be_compared_and_is_refused() -> None:
+    """The server could rename or reorder tensors, so that no coordinate looks like the one before."""
+    layout = Layout((Tensor("w", (4,), "float64"),))
+    again = Plan(replace(plan(range(4), 2).session, layout=layout), 2, list(plan(range(4)).participants.values()))
+    with pytest.raises(DifferencingError, match="another layout"):
+        remembering(plan(range(5), 1)).check(again, again.clients)
+
+
 def test_three_sums_that_have_a_single_client_as_their_solution_are_refused() -> None:
     """a + b + c + ..., pairwise far apart; (A + B - C) / 2 is client 0 alone."""
     first, second = {0, 1, 2, 3, 4}, {0, 5, 6, 7, 8}

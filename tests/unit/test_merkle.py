@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg import merkle
-from secagg.errors import AgreementError, LayoutMismatchError
+from secagg.errors import AgreementError, LayoutMismatchError, ParameterError
 from secagg.layout import Layout, Tensor
 
 LAYOUT = Layout(
@@ -64,6 +64,11 @@ def test_a_leaf_that_the_model_does_not_have_is_refused() -> None:
     leaves = [b"a", b"b", b"c"]
     with pytest.raises(AgreementError, match="the proof does not fit"):
         merkle.check(merkle.root(leaves), 3, {0: b"a", 3: b"d"}, merkle.prove(leaves, {0}))
+
+
+def test_a_model_has_leaves() -> None:
+    with pytest.raises(ParameterError, match="at least one leaf"):
+        merkle.root([])
 
 
 def test_whoever_fetched_everything_needs_no_proof() -> None:

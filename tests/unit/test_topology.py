@@ -16,12 +16,17 @@ def test_a_complete_graph_leaves_nothing_to_chance() -> None:
     assert (wired.degree, wired.failures) == (COMPLETE_UP_TO - 1, None)
 
 
-@pytest.mark.parametrize("adversary", ["semi-honest", "active"])
-def test_a_sparse_graph_comes_with_the_probabilities_that_it_promises(adversary: Any) -> None:
-    params = Params(max_dropouts=30, corrupt=10, adversary=adversary)
-    wired = params.topology(300)
-    demands = Demands(lost=30, corrupt=10, active=params.active)
+def test_against_an_active_server_everybody_masks_with_everybody() -> None:
+    assert Params(adversary="active").topology(300).degree == 299
+    with pytest.raises(ParameterError, match="an active server calls for the complete graph: leave neighbours unset"):
+        Params(adversary="active", neighbours=100).topology(300)
+
+
+def test_a_sparse_graph_comes_with_the_probabilities_that_it_promises() -> None:
+    wired = Params(max_dropouts=30, corrupt=10).topology(300)
+    demands = Demands(lost=30, corrupt=10)
     assert wired.degree < 299
+    assert wired.failures is not None
     assert wired.failures == demands.failures(300, wired.degree, wired.threshold)
     assert demands.met_by(wired.failures)
 

@@ -1,0 +1,89 @@
+"""A server between two messages, as bytes: what it has received, and the sum so far. All else follows from that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from secagg import messages
+from secagg.errors import DecodingError
+from secagg.masking import CHECKS, Accumulator
+from secagg.messages import Digest, Member, Message
+
+if TYPE_CHECKING:
+    from secagg.release import Plan
+
+Kind = TypeVar("Kind", bound=Message)
+
+
+class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="secagg server 1"):
+    """What ``Server.save`` keeps.
+
+    Args:
+        session: Digest of the session.
+        round: What the server waits for.
+        answers: Messages of this round; masked vectors are in the sum already, and cut out here.
+        members: U1.
+        shared: Messages of U2.
+        survivors: U3.
+        endorsed: Messages of the consistency check, once it is over.
+        vector: The sum so far, as machine words of the ring.
+        checks: Both checksums so far.
+    """
+
+    session: Digest
+    round: Literal["AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmask"]
+    answers: tuple[bytes, ...]
+    members: tuple[Member, ...]
+    shared: tuple[bytes, ...]
+    survivors: tuple[int, ...]
+    endorsed: tuple[bytes, ...]
+    vector: bytes
+    checks: tuple[bytes, ...]
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """A snapshot as bytes."""
+    return msgspec.msgpack.encode(snapshot)
+
+
+def decode(data: bytes) -> Snapshot:
+    """Inverse of ``encode``.
+
+    Raises:
+        DecodingError: Anything else.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=Snapshot)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise DecodingError("not a saved server") from None
+
+
+def summed(snapshot: Snapshot, plan: Plan) -> Accumulator:
+    """The sum so far.
+
+    Raises:
+        DecodingError: It does not fit the plan.
+    """
+    if len(snapshot.vector) != plan.length * plan.ring.dtype.itemsize or len(snapshot.checks) != CHECKS:
+        raise DecodingError("not a saved server")
+    first, second = (int.from_bytes(check, "little") for check in snapshot.checks)
+    return Accumulator(plan.ring, np.frombuffer(snapshot.vector, plan.ring.dtype).copy(), (first, second))
+
+
+def by_sender(kept: tuple[bytes, ...], kind: type[Kind]) -> dict[int, Kind]:
+    """Kept messages of one kind by their senders.
+
+    Raises:
+        DecodingError: One of another kind.
+    """
+    found: dict[int, Kind] = {}
+    for data in kept:
+        message = messages.decode(data)
+        sender = getattr(message, "sender", None)
+        if not isinstance(message, kind) or not isinstance(sender, int):
+            raise DecodingError("not a saved server")
+        found[sender] = message
+    return found

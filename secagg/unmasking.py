@@ -1,0 +1,115 @@
+"""What the server does with revealed shares: check them, rebuild secrets, and find every mask still in the sum."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from secagg import field, masking, shamir
+from secagg.errors import ShareError, TooFewClientsError
+from secagg.keys import KeyPair
+from secagg.masking import MaskKey
+from secagg.transcript import share_commitment
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from secagg.graph import Graph
+    from secagg.messages import ShareKeys, Unmask
+    from secagg.release import Plan
+
+
+def check_revealed(
+    message: Unmask, dealers: Sequence[int], shared: Mapping[int, ShareKeys], survivors: Collection[int]
+) -> None:
+    """Refuses shares that are not the ones asked for.
+
+    Args:
+        message: What a holder revealed.
+        dealers: Whose shares it holds, ascending, itself among them.
+        shared: Client to what it sent in ShareKeys.
+        survivors: Of whom the self seed is asked for; of the others the masking key.
+
+    Raises:
+        ShareError: Not one share of each dealer, or one that contradicts its commitment.
+        DecodingError: No field element.
+    """
+    if [share.dealer for share in message.shares] != list(dealers):
+        raise ShareError("not exactly one share for each neighbour")
+    alive = frozenset(survivors)
+    for revealed in message.shares:
+        field.decode(revealed.share)
+        if revealed.dealer == message.sender:
+            continue  # a dealer's own share carries no commitment; what it rebuilds does
+        sealed = next(one for one in shared[revealed.dealer].shares if one.holder == message.sender)
+        expected = sealed.self_seed_commitment if revealed.dealer in alive else sealed.masking_key_commitment
+        actual = share_commitment(revealed.salt, revealed.dealer, message.sender, revealed.share)
+        if not hmac.compare_digest(actual, expected):
+            raise ShareError("a revealed share contradicts its dealer's commitment")
+
+
+def rebuild(
+    answers: Mapping[int, Unmask], points: Mapping[int, int], threshold: int, dealers: Sequence[int]
+) -> dict[int, bytes]:
+    """The secret of each dealer that its holders revealed shares of: of one kind, as ``Unmask`` has no other.
+
+    Args:
+        answers: Holder to what it revealed, checked.
+        points: Holder to the point of its shares.
+        threshold: Shares that rebuild a secret.
+        dealers: Whose secrets to rebuild.
+
+    Raises:
+        TooFewClientsError: Fewer shares of a secret than the threshold.
+        ShareError: Shares that rebuild no secret; ``culprits`` names their dealer.
+    """
+    shares: dict[int, dict[int, int]] = {client: {} for client in dealers}
+    for holder in sorted(answers):
+        for revealed in answers[holder].shares:
+            shares[revealed.dealer][points[holder]] = field.decode(revealed.share)
+    secrets = {}
+    for client, known in shares.items():
+        if len(known) < threshold:
+            raise TooFewClientsError(
+                f"{len(known)} shares of a client's secret < {threshold} (share_threshold): "
+                "wait for more clients, or lower share_threshold"
+            )
+        # A dealer's own share carries no commitment, so it is used only where the others do not suffice.
+        own_last = sorted(known.items(), key=lambda share: share[0] == points[client])
+        try:
+            secrets[client] = shamir.rebuild(dict(own_last[:threshold]))
+        except ShareError as error:
+            raise ShareError(str(error), culprits=[client]) from None
+    return secrets
+
+
+def masks_left(
+    plan: Plan,
+    graph: Graph,
+    h2: bytes,
+    *,
+    survivors: Collection[int],
+    keys: Mapping[int, bytes],
+    seeds: Mapping[int, bytes],
+) -> Iterator[MaskKey]:
+    """Every stream that is still in the sum, with the sign that takes it off.
+
+    Args:
+        plan: Of the session.
+        graph: Who masks with whom.
+        h2: The transcript that everybody masked under.
+        survivors: The clients whose vectors are in the sum.
+        keys: Client to its public masking key.
+        seeds: Survivor to its self seed, dropout to the seed of its masking key.
+    """
+    alive = frozenset(survivors)
+    for client in survivors:
+        places = plan.places(client)
+        neighbours = graph.neighbours(client).intersection(plan.clients)
+        for term in masking.terms(client, neighbours):
+            if term.peer is None:
+                yield MaskKey(-term.sign, masking.self_key(seeds[client], h2), places)
+            elif term.peer not in alive:
+                agreed = KeyPair(seeds[term.peer]).agree(keys[client])
+                key = masking.pairwise_key(agreed, h2, client, term.peer)
+                yield MaskKey(-term.sign, key, places & plan.places(term.peer))
