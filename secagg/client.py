@@ -39,7 +39,7 @@ from secagg.release import Plan
 from secagg.states import Advertised, Agreed, Done, HeldShares, Masked, Shared, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -217,8 +217,9 @@ class Client:
             raise UnknownClientError(f"the server relays clients that advertised no keys: {sorted(strangers)}")
         if self.session.mode == "uniform":
             _refuse_declarations(message.participants)
-        statements = {id_: transcript.says_first(state.h1, one) for id_, one in participants.items()}
-        self._check_signed(statements, message.signatures)
+        self._check_signed(
+            participants, message.signatures, lambda id_: transcript.says_first(state.h1, participants[id_])
+        )
         neighbours = sorted(state.graph.neighbours(self.id).intersection(participants))
         held = self._open(state, message, neighbours)
         plan = Plan(self.session, state.threshold, message.participants)
@@ -250,7 +251,7 @@ class Client:
         state = self._in(Masked)
         message = self._read(request, messages.ConsistencyRequest)
         survivors = self._survivors(state, message.survivors)
-        self._check_signed({id_: transcript.says_second(state.h2, id_) for id_ in survivors}, message.signatures)
+        self._check_signed(survivors, message.signatures, lambda id_: transcript.says_second(state.h2, id_))
         statement = transcript.says_survivors(state.h2, message.survivors, self.id)
         answer = messages.ConsistencyCheck(self.session.id, self.id, self._identity.sign(statement))
         self._state = Agreed(masked=state, survivors=message.survivors)
@@ -304,12 +305,14 @@ class Client:
             raise AgreementError("a message of another session")
         return message
 
-    def _check_signed(self, statements: Mapping[int, bytes], signatures: Sequence[bytes]) -> None:
+    def _check_signed(
+        self, clients: Collection[int], signatures: Sequence[bytes], statement_of: Callable[[int], bytes]
+    ) -> None:
         """Refuses unless exactly these clients, in this order, signed their statements; if active, else nobody."""
-        if len(signatures) != (len(statements) if self.session.params.active else 0):
+        if len(signatures) != (len(clients) if self.session.params.active else 0):
             raise SignatureError("not exactly one signature of each client")
-        for (client, statement), signature in zip(statements.items(), signatures, strict=False):
-            self._directory.check(client, signature, statement)
+        for client, signature in zip(clients, signatures, strict=False):
+            self._directory.check(client, signature, statement_of(client))
 
     def _survivors(self, state: Masked, bitmap: bytes) -> tuple[int, ...]:
         """The survivors that the server names, ascending, after all checks that this client can make by itself."""

@@ -108,11 +108,16 @@ class Ledger:
         Raises:
             DifferencingError: It would.
         """
-        entry = Entry.of(plan, survivors)
+        try:
+            self._check(plan, Entry.of(plan, survivors))
+        except DifferencingError:
+            self._refused.add(plan.session.id)
+            raise
+
+    def _check(self, plan: Plan, entry: Entry) -> None:
         floor = plan.session.params.privacy_floor
         smallest = min((len(few) for few in self._isolated(entry)), default=floor)
         if smallest < floor:
-            self._refused.add(plan.session.id)
             past = "of the same model" if self.scope == "model" else "in the ledger"
             raise DifferencingError(
                 f"with earlier sessions {past}, this one would isolate {smallest} clients < {floor}: leave it out"

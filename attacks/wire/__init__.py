@@ -1,7 +1,7 @@
 """Attacks on the protocol itself: what a server that lies gains, with every check in place and with one left out.
 
-for attack in ATTACKS:
-print(attack.name, attempt(attack), attempt(attack, attack.weakness))
+``attempt(attack)`` carries one out against the clients as they are, ``attempt(attack, attack.weakness)`` against a
+build without the check that stops it.
 """
 
 from attacks.wire.attack import Attack, Outcome, Weakness, attempt

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from secagg import field, masking, messages, shamir, transcript
+from secagg import field, masking, messages, shamir, transcript, unmasking
 from secagg.client import Client
+from secagg.graph import Graph
 from secagg.identity import Identity
 from secagg.keys import KeyPair
 from secagg.messages import (
@@ -182,12 +183,11 @@ class HostileServer:
         for client in survivors:
             places = plan.places(client)
             total.vector[places] += plan.ring.unpack(self.inputs[client].vector, int(places.sum()))
-            total.apply(masking.MaskKey(-1, masking.self_key(self.self_seed(client, threshold), second), places))
-            for peer in set(plan.clients).difference(survivors):
-                agreed = self.masking_key(peer, threshold).agree(self.members[client].masking_key)
-                sign = -1 if client < peer else 1
-                key = masking.pairwise_key(agreed, second, client, peer)
-                total.apply(masking.MaskKey(sign, key, places & plan.places(peer)))
+        seeds = {client: self._rebuilt(client, threshold, of_self=client in survivors) for client in plan.clients}
+        keys = {id_: member.masking_key for id_, member in self.members.items()}
+        graph = Graph.build(sorted(self.members), len(self.members), b"")
+        for mask in unmasking.masks_left(plan, graph, second, survivors=survivors, keys=keys, seeds=seeds):
+            total.apply(mask)
         return _integers(plan, total)
 
     def _plan(self, client: int) -> Plan:

@@ -51,7 +51,6 @@ class Session(RuleBasedStateMachine):
         self.game: Play
         self.other: Play
         self.gone: set[int] = set()
-        self.ended_by: SecAggError | None = None
 
     @initialize(mode=st.sampled_from(["uniform", "mask-indexed"]), adversary=st.sampled_from(sorted(ROUNDS)))
     def begin(self, mode: Mode, adversary: Adversary) -> None:
@@ -100,8 +99,7 @@ class Session(RuleBasedStateMachine):
         before = self.game.server.save()
         try:
             self.game.close()
-        except SecAggError as error:
-            self.ended_by = error
+        except SecAggError:
             assert self.game.server.save() == before
 
     @precondition(running)

@@ -89,8 +89,10 @@ def test_one_model_in_two_layouts_cannot_be_compared_and_is_refused() -> None:
     """The server could rename or reorder tensors, so that no coordinate looks like the one before."""
     layout = Layout((Tensor("w", (4,), "float64"),))
     again = Plan(replace(plan(range(4), 2).session, layout=layout), 2, list(plan(range(4)).participants.values()))
+    ledger = remembering(plan(range(5), 1))
     with pytest.raises(DifferencingError, match="another layout"):
-        remembering(plan(range(5), 1)).check(again, again.clients)
+        ledger.check(again, again.clients)
+    assert ledger.refused == 1
 
 
 def test_three_sums_that_have_a_single_client_as_their_solution_are_refused() -> None:
