@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := secagg pruning protocols attacks examples tests
 
-.PHONY: help setup demo test lint types unit long bench clean
+.PHONY: help setup demo test lint types unit long bench fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make demo    FedAvg and CLIP under encryption on handwritten digits"
 	@echo "make test    lint, types and all tests (make lint, make types, make unit, make long: each by itself)"
 	@echo "make bench   speed of submodels, and of the protocol beside Flower's SecAgg+ (installs Flower)"
+	@echo "make fuzz    every decoder under coverage-guided fuzzing, SECONDS=60 in all or INPUTS=1000000 (installs Atheris)"
 	@echo "make clean   remove what the above made"
 
 setup: $(VENV)/.installed
@@ -52,6 +53,15 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 bench: $(VENV)/.installed-bench
 	$(BIN)/python tests/benchmarks/submodel_speed.py
 	$(BIN)/python tests/benchmarks/protocol_speed.py
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[fuzz]'
+	touch $@
+
+SECONDS ?= 60
+
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(SECONDS))
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .coverage *.egg-info

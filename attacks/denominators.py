@@ -7,8 +7,7 @@ over groups of equal masks, each as large as the release rule demands.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Client = TypeVar("Client", bound=Hashable)
+    from attacks.coverage import Client
 
 
 def opened_weights(masks: Mapping[Client, NDArray[np.bool_]], denominators: NDArray[np.float64]) -> dict[Client, float]:

@@ -20,6 +20,7 @@ from secagg import aggregate, counts, declaration, encoding
 from secagg.declaration import Declaration
 from secagg.driver import Stage
 from secagg.errors import InputError, TooFewClientsError, UnknownClientError, WeightError
+from secagg.ledger import Ledger
 from secagg.messages import Participant
 from secagg.params import Params
 from secagg.release import Plan
@@ -44,6 +45,7 @@ Updates: TypeAlias = Mapping[Client, Mapping[str, torch.Tensor]]
 Masks: TypeAlias = Mapping[Client, Declaration | None]
 Weights: TypeAlias = Mapping[Client, float]
 Dropouts: TypeAlias = Mapping[Client, Stage | str]
+Ledgers: TypeAlias = Mapping[Client, Ledger]
 
 FLOAT_BYTES = 4
 """Bytes of a coordinate that travels without encryption."""
@@ -122,6 +124,9 @@ class Aggregator(ABC):
     name: ClassVar[str]
     """How results call it."""
 
+    mode: Mode
+    """Whether masks stay secret (``"uniform"``) or are declared (``"mask-indexed"``)."""
+
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
@@ -133,6 +138,8 @@ class Aggregator(ABC):
         weights: Weights | None = None,
         dropouts: Dropouts | None = None,
         *,
+        model_root: bytes = b"",
+        ledgers: Ledgers | None = None,
         seed: bytes | None = None,
     ) -> Aggregated:
         """The weighted mean of the updates of those who do not drop out.
@@ -143,11 +150,13 @@ class Aggregator(ABC):
                 outside its mask is ignored.
             weights: Client to weight; without them all weigh the same.
             dropouts: Client to the last stage of the session that it completes.
+            model_root: Root of the model that the updates start from, which a session binds.
+            ledgers: Client to what it remembers of its sessions, for those that do.
             seed: Makes the secrets of a session repeatable: for simulations, and a new one each round.
 
         Raises:
             InputError: An update, a mask or a weight that cannot be aggregated.
-            AbortError: Too many dropouts, or too little coverage.
+            AbortError: Too many dropouts, too little coverage, or a client's ledger refuses.
         """
 
     @abstractmethod
@@ -174,7 +183,7 @@ class FloatMean(Aggregator):
 
     def __init__(self, layout: Layout, mode: Mode = "uniform") -> None:
         super().__init__(layout)
-        self._mode = mode
+        self.mode = mode
 
     def aggregate(
         self,
@@ -183,6 +192,8 @@ class FloatMean(Aggregator):
         weights: Weights | None = None,
         dropouts: Dropouts | None = None,
         *,
+        model_root: bytes = b"",  # noqa: ARG002 - there is no session
+        ledgers: Ledgers | None = None,  # noqa: ARG002 - nor anything to remember of it
         seed: bytes | None = None,  # noqa: ARG002 - there are no secrets
     ) -> Aggregated:
         """See ``Aggregator.aggregate``; whoever completes ``MASKED_INPUT`` counts."""
@@ -199,8 +210,8 @@ class FloatMean(Aggregator):
             share = 1.0 if weights is None else weights[client]
             values = np.concatenate([np.ravel(arrays[tensor.name]) for tensor in self.layout.tensors])
             total += np.where(own, values.astype(np.float64) * share, 0.0)
-            weight += share if self._mode == "uniform" else own * share
-            sent[client] = FLOAT_BYTES * (self.layout.size if self._mode == "uniform" else int(own.sum()))
+            weight += share if self.mode == "uniform" else own * share
+            sent[client] = FLOAT_BYTES * (self.layout.size if self.mode == "uniform" else int(own.sum()))
         with np.errstate(invalid="ignore"):
             mean = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
         verdict = f"no encryption: the server sees the update of each of {len(survivors)} clients."
@@ -208,7 +219,7 @@ class FloatMean(Aggregator):
 
     def upload_of(self, mask: Mask, clients: int) -> int:  # noqa: ARG002 - floats have one width in every cohort
         """See ``Aggregator.upload_of``."""
-        return FLOAT_BYTES * (self.layout.size if self._mode == "uniform" else int(mask.coordinates.sum()))
+        return FLOAT_BYTES * (self.layout.size if self.mode == "uniform" else int(mask.coordinates.sum()))
 
 
 class _OnIntegers(Aggregator):
@@ -218,8 +229,6 @@ class _OnIntegers(Aggregator):
         layout: The layout of the updates.
         params: The settings of the sessions.
     """
-
-    mode: Mode
 
     def __init__(self, layout: Layout, params: Params | None = None) -> None:
         super().__init__(layout)
@@ -256,6 +265,8 @@ class FixedPoint(_OnIntegers):
         weights: Weights | None = None,
         dropouts: Dropouts | None = None,
         *,
+        model_root: bytes = b"",  # noqa: ARG002 - there is no session
+        ledgers: Ledgers | None = None,  # noqa: ARG002 - nor anything to remember of it
         seed: bytes | None = None,  # noqa: ARG002 - there are no secrets
     ) -> Aggregated:
         """See ``Aggregator.aggregate``."""
@@ -296,7 +307,7 @@ class FixedPoint(_OnIntegers):
         )
         advertised = _completed(clients, dropouts, Stage.ADVERTISE_KEYS)
         shared = set(_completed(clients, dropouts, Stage.SHARE_KEYS))
-        _, threshold = session.topology(range(len(advertised)), bytes(32))
+        _, wired = session.topology(range(len(advertised)), bytes(32))
         participants = []
         for id_, client in enumerate(clients):
             if client not in shared:
@@ -305,7 +316,7 @@ class FixedPoint(_OnIntegers):
             bucket = encoding.weight_bucket(self.params, weights[client]) if weights and public else None
             declared = _declared(masks, client) if self.mode == "mask-indexed" else declaration.FULL
             participants.append(Participant(id_, declared, bucket))
-        return Plan(session, threshold, participants), threshold
+        return Plan(session, wired.needed, participants), wired.threshold
 
     def _counted(self, clients: list[Client], masks: Masks | None) -> CountedCoverage:
         """What the counting session of a uniform session finds out: everybody takes part in it."""
@@ -332,10 +343,23 @@ class Secure(_OnIntegers):
         weights: Weights | None = None,
         dropouts: Dropouts | None = None,
         *,
+        model_root: bytes = b"",
+        ledgers: Ledgers | None = None,
         seed: bytes | None = None,
     ) -> Aggregated:
         """See ``Aggregator.aggregate``."""
-        result = simulate(updates, masks, weights, self.mode, self.params, dropouts, seed, layout=self.layout)
+        result = simulate(
+            updates,
+            masks,
+            weights,
+            self.mode,
+            self.params,
+            dropouts,
+            seed,
+            layout=self.layout,
+            model_root=model_root,
+            ledgers=ledgers,
+        )
         return Aggregated(
             self.layout,
             result.aggregate.mean,

@@ -6,7 +6,8 @@ from two consecutive global models. Reconstructed, since the paper's rules are n
 score and ``keep_ratio`` for the budget.
 
 As published, its update travels at full size, padded with zeros, because pairwise masks need equal vectors: the
-aggregator ``Uniform``. With ``MaskIndexed`` the upload shrinks too.
+aggregator ``Uniform``. With ``MaskIndexed`` the upload shrinks too, and so does the download of a straggler that
+chooses its units without a look at the global model: the server learns the mask in any case.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, final
 
+from protocols.fetch import Served, leaves_for
 from protocols.round import Stage
 from protocols.simulation.clock import ClientTime, client_time
-from protocols.stages import Delta, LocalTraining, Submodel
+from protocols.stages import Delta, Fetch, LocalTraining, Submodel
 from protocols.system import System
 from pruning.clip import Score, invariant_mask, largest_relative_change
 from pruning.cost import SubmodelCosts
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from protocols.system import Federation
     from protocols.training import State
     from pruning.units import Units
+    from secagg.layout import Layout
 
 Budget = Literal["compute", "round"]
 Statistic = Literal["local", "global"]
@@ -97,7 +100,8 @@ class Clip(System):
     ) -> None:
         super().__init__(federation, aggregator, twin=twin, calibration=calibration)
         self._settings = settings or ClipSettings()
-        budgets = KeepRatios(federation, aggregator)
+        self._fetches_parts = self._settings.statistic == "local" and aggregator.mode == "mask-indexed"
+        budgets = KeepRatios(federation, aggregator, fetches_parts=self._fetches_parts)
         self.keep: Mapping[Client, float] = {
             device.name: budgets.solve(device, self._settings.budget, self._settings.least_keep)
             for device in federation.fleet.stragglers
@@ -108,11 +112,17 @@ class Clip(System):
         """The system and its aggregator."""
         return f"CLIP {self.aggregator.name}"
 
+    def foreseen_masks(self) -> Mapping[Client, Mask]:
+        """Stragglers hold as many units as they will, and all the same ones: with others, coverage can only grow."""
+        layout = self.federation.units.layout
+        return {**super().foreseen_masks(), **{client: _of_size(layout, keep) for client, keep in self.keep.items()}}
+
     def stages(self) -> tuple[Stage, ...]:
-        """Choose a submodel, train it, remember what a full update showed, subtract."""
+        """Fetch and choose a submodel, train it, remember what a full update showed, subtract."""
         setup, memory = self.federation, FullUpdates(self.keep)
-        policy = InvariantUnits(setup.units, self.keep, self._settings, memory)
-        return Submodel(policy), LocalTraining(setup.examples, setup.training, setup.seed), memory, Delta()
+        submodel = Submodel(InvariantUnits(setup.units, self.keep, self._settings, memory))
+        begin = (submodel, Fetch()) if self._fetches_parts else (Fetch(), submodel)
+        return *begin, LocalTraining(setup.examples, setup.training, setup.seed), memory, Delta()
 
 
 class KeepRatios:
@@ -124,21 +134,25 @@ class KeepRatios:
     Args:
         federation: Says what training costs, and how fast the devices are.
         aggregator: Says what an update weighs on the wire.
+        fetches_parts: Whether a straggler fetches its submodel only, and not the whole model.
     """
 
-    def __init__(self, federation: Federation, aggregator: Aggregator) -> None:
+    def __init__(self, federation: Federation, aggregator: Aggregator, *, fetches_parts: bool = False) -> None:
         self._federation = federation
         self._aggregator = aggregator
+        self._fetches_parts = fetches_parts
+        self._served = Served(federation.units.layout, federation.start().state)
         self._costs = SubmodelCosts(federation.model, federation.units, federation.batch)
 
     def time(self, device: Device, keep: float) -> ClientTime:
         """Seconds that a device takes with a keep ratio, by its operations and its vector's bytes alone."""
-        setup = self._federation
-        mask = ordered_units(setup.units.layout, keep) if keep < 1 else Mask.full(setup.units.layout)
+        setup, layout = self._federation, self._federation.units.layout
+        mask = _of_size(layout, keep)
+        fetched = leaves_for(mask if self._fetches_parts else Mask.full(layout))
         return client_time(
             device,
             flops=setup.training.steps * self._costs.at(keep).step_flops,
-            download_bytes=self._costs.at(1.0).parameter_bytes,
+            download_bytes=self._served.fetch(fetched).nbytes,
             upload_bytes=self._aggregator.upload_of(mask, len(setup.fleet.devices)),
         )
 
@@ -176,11 +190,11 @@ class FullUpdates(Stage):
         self._stragglers = stragglers
         self._last: dict[Client, tuple[State, State]] = {}
 
-    def on_client(self, context: RoundContext, work: Work) -> Work:
+    def on_client(self, context: RoundContext, work: Work) -> Work:  # noqa: ARG002 - work carries all
         """Looks at a trained model and passes it on."""
         if work.client in self._stragglers and work.mask.kind == "full":
             trained = {name: tensor.clone() for name, tensor in work.model.state_dict().items()}
-            self._last[work.client] = (context.start, trained)
+            self._last[work.client] = (work.start, trained)
         return work
 
     def last(self, client: Client) -> tuple[State, State] | None:
@@ -220,3 +234,8 @@ class InvariantUnits:
             refresh = context.number % self._settings.refresh_every == 0
             return None if refresh else self._memory.last(client)
         return None if context.previous is None else (context.previous, context.start)
+
+
+def _of_size(layout: Layout, keep: float) -> Mask:
+    """A mask of the size that a keep ratio leaves; which units it keeps changes neither operations nor bytes."""
+    return ordered_units(layout, keep) if keep < 1 else Mask.full(layout)

@@ -36,6 +36,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each system after the warm-up")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides everything random (default: 0)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what a round of each system would take; train and write nothing"
+    )
     parser.set_defaults(run=_demo)
 
 
@@ -45,6 +48,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     settings = DemoSettings(seed=arguments.seed)
     if arguments.rounds is not None:
         settings = replace(settings, rounds=arguments.rounds)
+    if arguments.dry_run:
+        return _dry_run(settings, arguments.format)
     folder: Path = arguments.out
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +61,17 @@ def _demo(arguments: argparse.Namespace) -> int:
         print(json.dumps(result.to_json(), indent=1))
     else:
         _print_table(result, folder)
+    return 0
+
+
+def _dry_run(settings: DemoSettings, form: str) -> int:
+    from protocols.demo import dry_run
+
+    foreseen = dry_run(settings)
+    if form == "json":
+        print(json.dumps({name: one.to_json() for name, one in foreseen.items()}, indent=1))
+    else:
+        print("\n\n".join(f"{name}\n{one}" for name, one in foreseen.items()))
     return 0
 
 

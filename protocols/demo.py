@@ -26,6 +26,7 @@ from protocols.system import Federation
 from protocols.training import LocalSgd, one_thread
 from pruning.clip import relative_norm
 from pruning.units import find_units
+from secagg import dryrun
 from secagg.errors import ParameterError
 from secagg.params import Params
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from protocols.results import RoundResult, RunResult
     from protocols.simulation.calibration import SecureTime
     from protocols.system import System
+    from secagg.dryrun import DryRun
 
 JSON_NAME, PICTURE_NAME = "demo.json", "demo.png"
 
@@ -148,6 +150,24 @@ def run(
         rows=tuple(Comparison.of(result, runs[0]) for result in runs),
         secure_times=calibration.times,
     )
+
+
+def dry_run(settings: DemoSettings) -> dict[str, DryRun]:
+    """What a round of each system would take, by its name; nothing is trained.
+
+    Args:
+        settings: What would run.
+    """
+    with one_thread():
+        federation = make_federation(settings)
+        systems = make_systems(federation, settings, Calibration())
+    masks = {
+        system: {client: mask.declaration() for client, mask in system.foreseen_masks().items()} for system in systems
+    }
+    return {
+        system.name: dryrun.dry_run(settings.params, declared, system.aggregator.mode, federation.units.layout)
+        for system, declared in masks.items()
+    }
 
 
 WARM_UP = "warm-up"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from protocols.stages import Delta, LocalTraining
+from protocols.stages import Delta, Fetch, LocalTraining
 from protocols.system import System
 
 if TYPE_CHECKING:
@@ -24,6 +24,6 @@ class FedAvg(System):
         return f"FedAvg {self.aggregator.name}"
 
     def stages(self) -> tuple[Stage, ...]:
-        """Train, subtract."""
+        """Fetch, train, subtract."""
         setup = self.federation
-        return LocalTraining(setup.examples, setup.training, setup.seed), Delta()
+        return Fetch(), LocalTraining(setup.examples, setup.training, setup.seed), Delta()

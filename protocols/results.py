@@ -75,12 +75,14 @@ class RunResult:
         aggregator: What joined the updates.
         stragglers: The slow clients.
         rounds: At least one.
+        refused: Numbers of the rounds that a client's ledger refused; their time is not counted.
     """
 
     system: str
     aggregator: str
     stragglers: tuple[str, ...]
     rounds: tuple[RoundResult, ...]
+    refused: tuple[int, ...] = ()
 
     @property
     def accuracy(self) -> float:

@@ -4,10 +4,10 @@ Every client takes its work through the stages in order, from the global model t
 aggregator turns the updates into one mean step. The server takes that step through the same stages in reverse, each
 undoing what it did on the clients, until it is a model again::
 
-    Submodel -> LocalTraining -> Delta -> Weigh -> | aggregator | -> Weigh -> Delta -> LocalTraining -> Submodel
+    Fetch -> Submodel -> LocalTraining -> Delta -> | aggregator | -> Delta -> LocalTraining -> Submodel -> Fetch
 
-A stage that only one side knows is the identity on the other. Clipping an update belongs between ``Delta`` and
-``Weigh``; noise comes last before the aggregator.
+A stage that only one side knows is the identity on the other. ``Weigh`` and whatever else changes an update come after
+``Delta``; noise comes last before the aggregator.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts
+    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts, Ledgers
+    from protocols.fetch import Served
     from protocols.training import State
 
 
 @dataclass(frozen=True, eq=False)
 class RoundContext:
-    """What everybody knows when a round starts. All of it is public, and nobody changes it.
+    """Where a round starts. All of it is public, and nobody changes it.
 
     Args:
         number: Of the round, from 0; part of every seed.
-        model: The global model.
-        start: Its floating-point tensors by name, those of the layout.
-        previous: The same of the global model one round earlier; None in the first round.
+        model: The global model, of which clients know the architecture only.
+        start: Its floating-point tensors by name, those of the layout, as the server has them.
+        served: The same as clients fetch them; its root is everybody's.
+        previous: The tensors of the global model one round earlier, which clients have seen; None in the first round.
     """
 
     number: int
     model: nn.Module
     start: State
+    served: Served
     previous: State | None = None
 
 
@@ -50,8 +53,10 @@ class Work:
 
     Args:
         client: Whose it is.
-        model: What it trains: the global model at first, then a copy or a submodel of its own.
+        model: What it trains: the architecture at first, then a module of its own.
         mask: The coordinates that ``model`` holds.
+        start: The tensors that it fetched, in the shapes of ``model``; empty until then.
+        fetched_bytes: What they and their proof weighed on the wire.
         update: Its change at full shape, zero outside the mask; empty until there is one.
         weight: Its weight in the mean; None where all clients weigh the same.
     """
@@ -59,6 +64,8 @@ class Work:
     client: Client
     model: nn.Module
     mask: Mask
+    start: State = field(default_factory=dict)
+    fetched_bytes: int = 0
     update: State = field(default_factory=dict)
     weight: float | None = None
 
@@ -91,6 +98,7 @@ def play(
     aggregator: Aggregator,
     *,
     dropouts: Dropouts | None = None,
+    ledgers: Ledgers | None = None,
     seed: bytes | None = None,
 ) -> PlayedRound:
     """Plays one round.
@@ -101,6 +109,7 @@ def play(
         clients: Who takes part.
         aggregator: What joins the updates.
         dropouts: Client to the last stage of the session that it completes.
+        ledgers: Client to what it remembers of its sessions, for those that do.
         seed: Makes the secrets of the session repeatable, for simulations.
 
     Raises:
@@ -112,7 +121,9 @@ def play(
         for stage in stages:
             carried = stage.on_client(context, carried)
         work[client] = carried
-    aggregated = aggregate_work(aggregator, work, dropouts=dropouts, seed=seed)
+    aggregated = aggregate_work(
+        aggregator, work, dropouts=dropouts, model_root=context.served.root, ledgers=ledgers, seed=seed
+    )
     values: State = aggregated.step
     for stage in reversed(stages):
         values = stage.on_server(context, values)
@@ -124,11 +135,19 @@ def aggregate_work(
     work: Mapping[Client, Work],
     *,
     dropouts: Dropouts | None = None,
+    model_root: bytes = b"",
+    ledgers: Ledgers | None = None,
     seed: bytes | None = None,
 ) -> Aggregated:
     """Aggregates finished work: updates, the masks of those that are pruned, and the weights if there are any."""
     masks = {client: one.mask.declaration() for client, one in work.items() if one.mask.kind != "full"}
     weights = {client: one.weight for client, one in work.items() if one.weight is not None}
     return aggregator.aggregate(
-        {client: one.update for client, one in work.items()}, masks or None, weights or None, dropouts, seed=seed
+        {client: one.update for client, one in work.items()},
+        masks or None,
+        weights or None,
+        dropouts,
+        model_root=model_root,
+        ledgers=ledgers,
+        seed=seed,
     )

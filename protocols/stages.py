@@ -1,4 +1,4 @@
-"""The stages that exist: which submodel, its training, its update, its weight."""
+"""The stages that exist: which part of the model, its fetch, its training, its update, its weight."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, final
 
 import numpy as np
+import torch
 
 from protocols.aggregators import add_step
+from protocols.fetch import leaves_for
 from protocols.round import Stage
 from pruning.submodel import extract, gather, scatter
 from secagg.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import torch
 
     from protocols.aggregators import Client
     from protocols.round import RoundContext, Work
@@ -32,8 +32,31 @@ class MaskPolicy(Protocol):
 
 
 @final
+class Fetch(Stage):
+    """Fetches what the client's mask leaves of the global model, checks it, and puts it into the client's module."""
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Returns a module whose tensors are those that were fetched.
+
+        Raises:
+            AgreementError: What the server sent is not under the model root.
+        """
+        fetched = context.served.fetch(leaves_for(work.mask))
+        start = gather(fetched.opened(context.served.root, work.mask), work.mask)
+        model = copy.deepcopy(work.model)
+        own = model.state_dict()
+        with torch.no_grad():
+            for name, tensor in start.items():
+                own[name].copy_(tensor)
+        return replace(work, model=model, start=start, fetched_bytes=fetched.nbytes)
+
+
+@final
 class Submodel(Stage):
     """Gives a client the smaller module that its mask leaves.
+
+    After ``Fetch`` the policy sees the global model, which the client has fetched whole. Before it, the policy sees
+    none and only the submodel is fetched: the server, asked for some leaves and not for others, learns the mask.
 
     Args:
         policy: Chooses the mask.
@@ -44,9 +67,11 @@ class Submodel(Stage):
 
     def on_client(self, context: RoundContext, work: Work) -> Work:
         """Extracts the submodel; a full mask leaves the model as it is."""
-        mask = self._policy(work.client, context)
-        model = work.model if mask.kind == "full" else extract(work.model, mask)
-        return replace(work, model=model, mask=mask)
+        mask = self._policy(work.client, replace(context, start=work.start))
+        if mask.kind == "full":
+            return replace(work, mask=mask)
+        start = gather(work.start, mask) if work.start else work.start
+        return replace(work, model=extract(work.model, mask), mask=mask, start=start)
 
 
 @final
@@ -83,11 +108,10 @@ class LocalTraining(Stage):
 class Delta(Stage):
     """On a client: what training changed, at full shape. On the server: the start plus the mean of those changes."""
 
-    def on_client(self, context: RoundContext, work: Work) -> Work:
-        """Subtracts the start from the trained model and scatters the difference to full shape."""
-        before = gather(context.start, work.mask)
+    def on_client(self, context: RoundContext, work: Work) -> Work:  # noqa: ARG002 - the client has its own start
+        """Subtracts what was fetched from the trained model and scatters the difference to full shape."""
         after: dict[str, torch.Tensor] = work.model.state_dict()
-        change = {name: after[name] - tensor for name, tensor in before.items()}
+        change = {name: after[name] - tensor for name, tensor in work.start.items()}
         return replace(work, update=scatter(change, work.mask))
 
     def on_server(self, context: RoundContext, values: State) -> State:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from protocols.fetch import Served
 from protocols.results import ClientRound, RoundResult, RunResult
 from protocols.round import RoundContext, aggregate_work, play
 from protocols.simulation.calibration import Calibration
 from protocols.simulation.clock import TrainingCosts, client_time, round_seconds
 from protocols.training import accuracy
-from secagg.errors import ParameterError
+from pruning.masks import Mask
+from secagg.errors import DifferencingError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts
+    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts, Ledgers
     from protocols.round import PlayedRound, Stage, Work
     from protocols.simulation.devices import Device, Fleet
     from protocols.training import Examples, LocalSgd, State
@@ -130,12 +132,17 @@ class System(ABC):
     def stages(self) -> tuple[Stage, ...]:
         """The stages of its rounds, outermost first."""
 
+    def foreseen_masks(self) -> Mapping[Client, Mask]:
+        """What clients would hold in a round, as far as that is known before any training: by default everything."""
+        return dict.fromkeys(self.federation.fleet.names, Mask.full(self.federation.units.layout))
+
     def run(
         self,
         rounds: int,
         start: Checkpoint | None = None,
         *,
         dropouts: Mapping[int, Dropouts] | None = None,
+        ledgers: Ledgers | None = None,
         on_round: Callable[[RoundResult], None] = lambda _: None,
     ) -> tuple[RunResult, Checkpoint]:
         """Plays rounds one after another.
@@ -144,6 +151,8 @@ class System(ABC):
             rounds: How many, at least one.
             start: Where to begin, by default at the federation's own model.
             dropouts: Number of a round to who drops out of it, and after which stage.
+            ledgers: Client to what it remembers of its sessions, for those that do. A round that one of them refuses
+                leaves the model as it was and no result but its number.
             on_round: Called with every finished round.
 
         Returns:
@@ -151,30 +160,46 @@ class System(ABC):
 
         Raises:
             ParameterError: Fewer than one round.
+            DifferencingError: Every round was refused.
             SecAggError: A round that cannot be aggregated.
         """
         if rounds < 1:
             raise ParameterError(f"rounds must be at least 1, not {rounds}")
         checkpoint, stages = start or self.federation.start(), self.stages()
         results: list[RoundResult] = []
-        for _ in range(rounds):
-            result, checkpoint = self._play(stages, checkpoint, (dropouts or {}).get(checkpoint.number))
+        refused: list[int] = []
+        for number in range(checkpoint.number, checkpoint.number + rounds):
+            try:
+                result, checkpoint = self._play(stages, checkpoint, (dropouts or {}).get(number), ledgers)
+            except DifferencingError:
+                refused.append(number)
+                checkpoint = replace(checkpoint, number=number + 1)
+                continue
             on_round(result)
             results.append(result)
-        slow = tuple(device.name for device in self.federation.fleet.stragglers)
-        run = RunResult(system=self.name, aggregator=self.aggregator.name, stragglers=slow, rounds=tuple(results))
+        if not results:
+            raise DifferencingError("the ledgers refused every round")
+        run = RunResult(
+            system=self.name,
+            aggregator=self.aggregator.name,
+            stragglers=tuple(device.name for device in self.federation.fleet.stragglers),
+            rounds=tuple(results),
+            refused=tuple(refused),
+        )
         return run, checkpoint
 
     def _play(
-        self, stages: tuple[Stage, ...], checkpoint: Checkpoint, dropouts: Dropouts | None
+        self, stages: tuple[Stage, ...], checkpoint: Checkpoint, dropouts: Dropouts | None, ledgers: Ledgers | None
     ) -> tuple[RoundResult, Checkpoint]:
         """One round: what was measured, and where it ended."""
         number, setup = checkpoint.number, self.federation
-        context = RoundContext(number, setup.model_at(checkpoint), checkpoint.state, checkpoint.previous)
+        served = Served(setup.units.layout, checkpoint.state)
+        context = RoundContext(number, setup.model_at(checkpoint), checkpoint.state, served, checkpoint.previous)
+        seed = self._session_seed(number)
         played = play(
-            stages, context, setup.fleet.names, self.aggregator, dropouts=dropouts, seed=self._session_seed(number)
+            stages, context, setup.fleet.names, self.aggregator, dropouts=dropouts, ledgers=ledgers, seed=seed
         )
-        clients = self._client_rounds(context, played)
+        clients = self._client_rounds(played)
         seconds = checkpoint.seconds + round_seconds(client.seconds for client in clients.values())
         after = Checkpoint(number + 1, played.state, checkpoint.state, seconds)
         result = RoundResult(
@@ -193,23 +218,17 @@ class System(ABC):
         """Secrets of its own for every session, although runs repeat."""
         return hashlib.sha256(f"{self.name}, seed {self.federation.seed}, round {number}".encode()).digest()
 
-    def _client_rounds(self, context: RoundContext, played: PlayedRound) -> dict[str, ClientRound]:
+    def _client_rounds(self, played: PlayedRound) -> dict[str, ClientRound]:
         secure = self._calibration.seconds(self.aggregator, played.work)
         return {
-            device.name: self._client_round(device, context, played.work[device.name], played.aggregated, secure)
+            device.name: self._client_round(device, played.work[device.name], played.aggregated, secure)
             for device in self.federation.fleet.devices
         }
 
-    def _client_round(
-        self, device: Device, context: RoundContext, work: Work, aggregated: Aggregated, secure: float
-    ) -> ClientRound:
-        """What one client did and how long it took.
-
-        Everybody downloads the whole model: who chooses units by itself has to see them all.
-        """
+    def _client_round(self, device: Device, work: Work, aggregated: Aggregated, secure: float) -> ClientRound:
+        """What one client did and how long it took."""
         flops = self.federation.training.steps * self._costs.of(work.model).step_flops
-        whole = self._costs.of(context.model).parameter_bytes
-        received = whole + aggregated.download_bytes.get(device.name, 0)
+        received = work.fetched_bytes + aggregated.download_bytes.get(device.name, 0)
         sent = aggregated.upload_bytes.get(device.name, 0)
         return ClientRound(
             keep=1.0 if work.mask.kind == "full" else float(work.mask.held.mean()),

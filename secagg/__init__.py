@@ -9,6 +9,7 @@ from secagg.aggregate import Aggregate
 from secagg.client import Client
 from secagg.declaration import Declaration, Provenance
 from secagg.driver import Stage
+from secagg.dryrun import DryRun, dry_run
 from secagg.explain import Explanation
 from secagg.identity import Identity
 from secagg.layout import Layout, Tensor
@@ -24,6 +25,7 @@ __all__ = [
     "Client",
     "CountedCoverage",
     "Declaration",
+    "DryRun",
     "Explanation",
     "Identity",
     "Layout",
@@ -38,6 +40,7 @@ __all__ = [
     "Stats",
     "Tensor",
     "delta",
+    "dry_run",
     "errors",
     "simulate",
 ]

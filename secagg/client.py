@@ -35,6 +35,7 @@ from secagg.errors import (
 )
 from secagg.identity import Identity, NoIdentity, directory
 from secagg.keys import SEED_BYTES, KeyPair, check_public
+from secagg.prg import hedged
 from secagg.release import Plan
 from secagg.states import Advertised, Agreed, Done, HeldShares, Masked, Shared, Start
 
@@ -80,10 +81,11 @@ class Client:
         pinned: With an active server, the public identity of every client, this one included, by id: those that were
             pinned here, never a list that came with the session.
         ledger: What this client remembers of its sessions; None if it forgets.
-        entropy: Source of random bytes, ``os.urandom`` unless a test or a simulation needs repeatable runs.
+        entropy: Source of random bytes, ``os.urandom`` unless a test or a simulation needs repeatable runs. Should it
+            repeat itself in another session, the secrets of the two are different all the same.
 
     Raises:
-        ParameterError: Identities without an active server, or the other way round, or this client's is not pinned.
+        ParameterError: Identities without an active server, or the other way round; this client's is not pinned.
     """
 
     def __init__(
@@ -99,12 +101,14 @@ class Client:
         self.id = id
         self.session = session
         self.clipped_share = 0.0
-        self._entropy = entropy
+        self._entropy = hedged(entropy, session.digest, transcript.id_bytes(id))
         self._ledger = ledger
         self._state: State = Start()
         self._directory = directory(session.params, pinned)
         self._identity = identity or NoIdentity()
-        if session.params.active and (identity is None or identity.public != (pinned or {}).get(id)):
+        if (identity is not None) != session.params.active:
+            raise ParameterError("a client has an identity if, and only if, adversary='active'")
+        if identity is not None and identity.public != (pinned or {}).get(id):
             raise ParameterError(f"identity is not the one that is pinned for client {id}")
 
     def __repr__(self) -> str:
@@ -120,7 +124,9 @@ class Client:
         if self._ledger is not None:
             self._ledger.open(self.session.id)
         keys = Advertised(KeyPair.generate(self._entropy), KeyPair.generate(self._entropy))
-        message = messages.AdvertiseKeys(self.session.id, self.id, keys.masking.public, keys.transport.public)
+        member = messages.Member(self.id, keys.masking.public, keys.transport.public)
+        signature = self._identity.sign(transcript.says_keys(self.session, member))
+        message = messages.AdvertiseKeys(self.session.id, self.id, member.masking_key, member.transport_key, signature)
         self._state = keys
         return messages.encode(message)
 
@@ -139,6 +145,7 @@ class Client:
         Raises:
             LocalProtocolError: Not the turn for it.
             InputError: The mask does not fit the layout, or the weight is out of range or missing.
+            SignatureError: Somebody did not sign the keys that the roster lists for it.
             RemoteProtocolError: The roster is malformed, lacks or alters this client, or holds a bad key.
             TooFewClientsError: The roster is smaller than ``min_cohort + corrupt``.
         """
@@ -148,10 +155,11 @@ class Client:
         mine = members.get(self.id)
         if mine is None or (mine.masking_key, mine.transport_key) != (state.masking.public, state.transport.public):
             raise UnknownClientError("the roster does not list this client with its keys")
+        self._check_signed(members, message.signatures, lambda id_: transcript.says_keys(self.session, members[id_]))
         declared, own = self._declare(mask)
         encoded_weight, bucket = self._weigh(weight)
-        graph, threshold = self.session.topology(tuple(members), transcript.graph_seed(self.session, message))
-        h1 = transcript.h1(self.session, message, graph.degree, threshold)
+        graph, topology = self.session.topology(tuple(members), transcript.graph_seed(self.session, message.members))
+        h1 = transcript.h1(self.session, message.members, topology.degree, topology.threshold)
 
         neighbours = sorted(graph.neighbours(self.id))
         agreed = {peer: state.masking.agree(members[peer].masking_key) for peer in neighbours}
@@ -159,7 +167,7 @@ class Client:
             holder: 1 + index for index, holder in enumerate(members) if holder == self.id or holder in neighbours
         }
         self_seed = self._entropy(SEED_BYTES)
-        dealt = dealing.deal(self.id, (self_seed, state.masking.seed), threshold, points, self._entropy)
+        dealt = dealing.deal(self.id, (self_seed, state.masking.seed), topology.threshold, points, self._entropy)
         sealed = tuple(
             self._seal(dealt[holder], holder, state.transport.agree(members[holder].transport_key), h1)
             for holder in neighbours
@@ -184,7 +192,7 @@ class Client:
             own_share=dealt[self.id].self_seed,
             roster=members,
             graph=graph,
-            threshold=threshold,
+            topology=topology,
             h1=h1,
             declared=participant,
             own=own,
@@ -206,11 +214,12 @@ class Client:
             ShareError: A share does not open, or contradicts its commitment; ``culprits`` names the dealer.
             SignatureError: Somebody did not sign the keys that this client saw, its declaration or its shares.
             RemoteProtocolError: The message is malformed, or misrepresents this client.
-            AbortError: Too few clients are left, or the release rule lets nothing out.
+            AbortError: Too few clients are left, the release rule lets nothing out, or the ledger knows of a session of
+                the same model that did not end.
         """
         state = self._in(Shared)
         message = self._read(relayed, messages.RelayedShares)
-        participants = _ascending(message.participants)
+        participants = messages.by_id(message.participants)
         if participants.get(self.id) != state.declared:
             raise AgreementError("the server relays another declaration than this client made")
         if strangers := set(participants).difference(state.roster):
@@ -222,7 +231,7 @@ class Client:
         )
         neighbours = sorted(state.graph.neighbours(self.id).intersection(participants))
         held = self._open(state, message, neighbours)
-        plan = Plan(self.session, state.threshold, message.participants)
+        plan = Plan(self.session, state.topology.needed, message.participants)
         encoding.check_update(self.session.layout, self.session.params, update, state.own)
         integers, self.clipped_share = encoding.encode_update(plan, self.id, update, state.own, state.weight)
         h2 = transcript.h2(state.h1, message.participants)
@@ -230,7 +239,11 @@ class Client:
         check = b"".join(number.to_bytes(8, "little") for number in hidden.checks)
         signature = self._identity.sign(transcript.says_second(h2, self.id))
         answer = messages.MaskedInput(self.session.id, self.id, check, plan.ring.pack(hidden.vector), signature)
-        self._state = Masked(plan=plan, graph=state.graph, h2=h2, own_share=state.own_share, held=held)
+        if self._ledger is not None and self.session.params.active:
+            self._ledger.send(self.session)
+        self._state = Masked(
+            plan=plan, graph=state.graph, topology=state.topology, h2=h2, own_share=state.own_share, held=held
+        )
         return messages.encode(answer)
 
     @_blames_server
@@ -242,6 +255,7 @@ class Client:
 
         Raises:
             LocalProtocolError: Not the turn for it; a client agrees to one list of survivors.
+            DifferencingError: With earlier sessions in the ledger, this one would isolate too few clients.
             UnmaskRefusedError: As ``unmask``.
             SignatureError: A survivor did not sign what this client masked under.
             RemoteProtocolError: The request is malformed.
@@ -254,6 +268,7 @@ class Client:
         self._check_signed(survivors, message.signatures, lambda id_: transcript.says_second(state.h2, id_))
         statement = transcript.says_survivors(state.h2, message.survivors, self.id)
         answer = messages.ConsistencyCheck(self.session.id, self.id, self._identity.sign(statement))
+        self._agree(state.plan, survivors)
         self._state = Agreed(masked=state, survivors=message.survivors)
         return messages.encode(answer)
 
@@ -266,7 +281,7 @@ class Client:
 
         Raises:
             LocalProtocolError: Not the turn for it; a client answers once.
-            DifferencingError: With earlier sessions in the ledger, this one would isolate too few clients.
+            DifferencingError: As ``check_consistency``, if there was none.
             UnmaskRefusedError: Too few survivors, in all or at some released coordinate, or this client is not listed;
                 with an active server, other survivors than this client agreed to, or no quorum for them.
             SignatureError: A member of the quorum did not sign.
@@ -284,8 +299,8 @@ class Client:
             (dealer, held.self_seed if dealer in alive else held.masking_key) for dealer, held in state.held.items()
         ]
         shares.append((self.id, state.own_share))
-        if self._ledger is not None:
-            self._ledger.record(state.plan, survivors)
+        if not agreed:
+            self._agree(state.plan, survivors)
         answer = messages.Unmask(self.session.id, self.id, tuple(share for _, share in sorted(shares, key=_first)))
         self._state = Done()
         return messages.encode(answer)
@@ -320,20 +335,28 @@ class Client:
         if self.id not in survivors:
             raise UnmaskRefusedError("the survivor list leaves out this client, which sent its vector")
         state.plan.check_survivors(survivors)
-        if not state.graph.connects(survivors):
-            raise UnmaskRefusedError("the survivors fall apart in the masking graph: each part's sum would open")
-        if self._ledger is not None:
-            self._ledger.check(state.plan, survivors)
+        fewest = state.graph.fewest_in_window(survivors)
+        if fewest < state.topology.window_floor:
+            raise UnmaskRefusedError(
+                f"{fewest} survivors in a row of {state.topology.degree // 2} on the ring < "
+                f"{state.topology.window_floor}: the honest ones could fall apart, and each part's sum open"
+            )
         return survivors
 
+    def _agree(self, plan: Plan, survivors: tuple[int, ...]) -> None:
+        """From here on the others may release these sums without this client."""
+        if self._ledger is not None:
+            self._ledger.check(plan, survivors)
+            self._ledger.record(plan, survivors)
+
     def _check_quorum(self, state: Masked, message: messages.UnmaskRequest) -> None:
-        quorum = _ascending(message.quorum)
+        quorum = messages.by_id(message.quorum)
         if strangers := set(quorum).difference(state.plan.clients):
             raise UnknownClientError(f"clients that shared no keys agree to the survivors: {sorted(strangers)}")
         for id_, endorsement in quorum.items():
             statement = transcript.says_survivors(state.h2, message.survivors, id_)
             self._directory.check(id_, endorsement.signature, statement)
-        needed = self.session.params.quorum(len(state.plan.clients))
+        needed = state.topology.quorum
         if len(quorum) < needed:
             raise UnmaskRefusedError(f"{len(quorum)} clients agree to the survivors < {needed}: not a quorum")
 
@@ -402,7 +425,7 @@ class Client:
 
 def _members(roster: messages.Roster) -> dict[int, messages.Member]:
     """The roster by id, after checking its order, its keys, and that no key appears twice."""
-    members = _ascending(roster.members)
+    members = messages.by_id(roster.members)
     for member in roster.members:
         check_public(member.masking_key)
         check_public(member.transport_key)
@@ -410,16 +433,6 @@ def _members(roster: messages.Roster) -> dict[int, messages.Member]:
     if len(set(keys)) != len(keys):
         raise KeyAgreementError("the roster holds a public key twice")
     return members
-
-
-PartType = TypeVar("PartType", messages.Member, messages.Participant, messages.Endorsement)
-
-
-def _ascending(parts: tuple[PartType, ...]) -> dict[int, PartType]:
-    ids = [part.id for part in parts]
-    if ids != sorted(set(ids)):
-        raise UnexpectedMessageError("clients are not listed once each in ascending order")
-    return {part.id: part for part in parts}
 
 
 def _refuse_declarations(participants: tuple[messages.Participant, ...]) -> None:

@@ -10,7 +10,7 @@ import hmac
 from typing import TYPE_CHECKING
 
 from secagg import field, shamir
-from secagg.errors import ShareError
+from secagg.errors import DecodingError, ShareError
 from secagg.keys import seal, unseal
 from secagg.messages import RevealedShare, SealedShares
 from secagg.states import HeldShares
@@ -64,7 +64,8 @@ def open_shares(sealed: SealedShares, secret: bytes, h1: bytes) -> HeldShares:
     """Inverse of ``seal_shares``.
 
     Raises:
-        ShareError: The box does not open under this secret and this h1, or contradicts its commitments.
+        ShareError: The box does not open under this secret and this h1, contradicts its commitments, or holds no
+            field elements.
     """
     plaintext = unseal(secret, sealed.box, h1, id_bytes(sealed.dealer), id_bytes(sealed.holder))
     half = field.ELEMENT_BYTES + SALT_BYTES
@@ -78,4 +79,8 @@ def _checked(sealed: SealedShares, part: bytes, commitment: bytes) -> RevealedSh
     share, salt = part[: field.ELEMENT_BYTES], part[field.ELEMENT_BYTES :]
     if not hmac.compare_digest(share_commitment(salt, sealed.dealer, sealed.holder, share), commitment):
         raise ShareError("a share contradicts its commitment")
+    try:
+        field.decode(share)
+    except DecodingError:
+        raise ShareError("a share is no field element") from None
     return RevealedShare(sealed.dealer, share, salt)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from secagg.client import Client
 from secagg.errors import ParameterError
-from secagg.identity import Identity
+from secagg.identity import introduce
 from secagg.server import Server
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from secagg.aggregate import Aggregate
     from secagg.declaration import Declaration
+    from secagg.ledger import Ledger
     from secagg.session import Session
 
 
@@ -102,6 +103,7 @@ def run(
     contributions: Mapping[int, Contribution],
     last_stage: Mapping[int, Stage] | None = None,
     *,
+    ledgers: Mapping[int, Ledger] | None = None,
     entropy_of: Callable[[int], Callable[[int], bytes]] = lambda _: os.urandom,
     observe: Callable[[bytes], None] = lambda _: None,
 ) -> Played:
@@ -111,6 +113,7 @@ def run(
         session: What all parties agree on.
         contributions: What each client brings, by client id.
         last_stage: The last round that a client completes, for those that drop out.
+        ledgers: What clients remember of their sessions, for those that do.
         entropy_of: Source of random bytes of each client.
         observe: Called with every message on the wire, in order.
 
@@ -118,12 +121,11 @@ def run(
         SecAggError: As ``Client`` and ``Server``; nothing is released then.
     """
     traffic = Traffic()
-    active = session.params.active
     entropy = {id_: entropy_of(id_) for id_ in sorted(contributions)}
-    identities = {id_: Identity.generate(source) for id_, source in entropy.items() if active}
-    pinned = {id_: identity.public for id_, identity in identities.items()} if active else None
+    identities, pinned = introduce(session.params, entropy)
     clients = {
-        id_: Client(id_, session, identities.get(id_), pinned, entropy=source) for id_, source in entropy.items()
+        id_: Client(id_, session, identities.get(id_), pinned, ledger=(ledgers or {}).get(id_), entropy=source)
+        for id_, source in entropy.items()
     }
     server = Server(session, clients, pinned)
 
@@ -155,7 +157,7 @@ def run(
     rosters = play(Stage.ADVERTISE_KEYS, lambda id_, _: clients[id_].advertise_keys(), dict.fromkeys(clients, b""))
     relayed = play(Stage.SHARE_KEYS, share_keys, rosters)
     requests = play(Stage.MASKED_INPUT, masked_input, relayed)
-    if active:
+    if session.params.active:
         requests = play(Stage.CONSISTENCY_CHECK, lambda id_, request: clients[id_].check_consistency(request), requests)
     play(Stage.UNMASK, lambda id_, request: clients[id_].unmask(request), requests)
     return Played(server.outcome, traffic, {id_: client.clipped_share for id_, client in clients.items()})

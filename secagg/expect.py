@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import structs
 
-from secagg import field, masking, messages, shamir
+from secagg import dealing, masking, messages
 from secagg.declaration import FULL
 from secagg.errors import ParameterError
 from secagg.identity import Directory, Identity
-from secagg.keys import KeyPair, seal, unseal
+from secagg.keys import SEED_BYTES, KeyPair
 from secagg.prg import KEY_BYTES
 from secagg.ring import Ring
 from secagg.session import ID_BYTES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from secagg.messages import Message
     from secagg.params import Mode, Params
+    from secagg.states import HeldShares
 
 TRIES = 5
 """Times that each operation is measured; the fastest counts."""
@@ -108,7 +110,7 @@ def expect(params: Params, clients: int, coordinates: int, mode: Mode = "uniform
         mode=mode,
         adversary=params.adversary,
         topology=wired,
-        max_dropouts=params.dropouts_tolerated(clients, wired.threshold),
+        max_dropouts=params.dropouts_tolerated(clients, wired.needed),
         smallest_sum=params.min_cohort,
         ring_bits=ring.bits,
         upload_bytes=_sizes(up),
@@ -124,28 +126,37 @@ def _sizes(sent: list[Message]) -> dict[str, int]:
 
 def _messages(params: Params, clients: int, wired: Topology, vector: int) -> tuple[list[Message], list[Message]]:
     """All messages of one client, with the right numbers of parts and ids as long as they get."""
-    session, id_, key = bytes(ID_BYTES), clients, bytes(32)
-    signature = bytes(64) if params.active else None
-    sealed = (messages.SealedShares(id_, id_, bytes(114), key, key, signature),) * wired.degree
-    revealed = (messages.RevealedShare(id_, bytes(field.ELEMENT_BYTES), bytes(16)),) * (wired.degree + 1)
-    signatures = (bytes(64),) * clients if params.active else ()
-    survivors = bytes(-(-clients // 8))
-    quorum = (messages.Endorsement(id_, bytes(64)),) * params.quorum(clients)
+    session, id_, key, check = bytes(ID_BYTES), clients, bytes(32), bytes(16)
+    signature = Identity.generate().sign(b"") if params.active else None
+    signatures = () if signature is None else (signature,) * clients
+    dealt = _deal(id_, wired)
+    sealed = structs.replace(dealing.seal_shares(dealt, id_, key, key), signature=signature)
+    survivors = messages.write_bitmap((), range(clients))
+    quorum = tuple(messages.Endorsement(id_, one) for one in signatures[: wired.quorum])
     up: list[Message] = [
-        messages.AdvertiseKeys(session, id_, key, key),
-        messages.ShareKeys(session, id_, key, key, key, FULL, None, key, sealed, signature),
-        messages.MaskedInput(session, id_, bytes(16), bytes(vector), signature),
-        messages.Unmask(session, id_, revealed),
+        messages.AdvertiseKeys(session, id_, key, key, signature),
+        messages.ShareKeys(session, id_, key, key, key, FULL, None, key, (sealed,) * wired.degree, signature),
+        messages.MaskedInput(session, id_, check, bytes(vector), signature),
+        messages.Unmask(session, id_, (dealt.self_seed,) * (wired.degree + 1)),
     ]
     down: list[Message] = [
-        messages.Roster(session, (messages.Member(id_, key, key),) * clients),
-        messages.RelayedShares(session, (messages.Participant(id_, FULL, None),) * clients, sealed, signatures),
+        messages.Roster(session, (messages.Member(id_, key, key),) * clients, signatures),
+        messages.RelayedShares(
+            session, (messages.Participant(id_, FULL, None),) * clients, (sealed,) * wired.degree, signatures
+        ),
         messages.UnmaskRequest(session, survivors, quorum),
     ]
-    if params.active:
-        up.append(messages.ConsistencyCheck(session, id_, bytes(64)))
+    if signature is not None:
+        up.append(messages.ConsistencyCheck(session, id_, signature))
         down.append(messages.ConsistencyRequest(session, survivors, signatures))
     return up, down
+
+
+def _deal(dealer: int, wired: Topology) -> HeldShares:
+    """The shares that a client deals to its first holder."""
+    secrets = (bytes(SEED_BYTES), bytes(SEED_BYTES))
+    points = {holder: 1 + holder for holder in range(wired.degree + 1)}
+    return dealing.deal(dealer, secrets, wired.threshold, points, os.urandom)[0]
 
 
 def _seconds(params: Params, clients: int, wired: Topology, ring: Ring, coordinates: int) -> tuple[float, float]:
@@ -154,22 +165,23 @@ def _seconds(params: Params, clients: int, wired: Topology, ring: Ring, coordina
     total = masking.Accumulator(ring, ring.zeros(sample))
     integers = np.zeros(sample, np.int64)
     one, other = KeyPair.generate(os.urandom), KeyPair.generate(os.urandom)
+    shares, secret, h1 = _deal(0, wired), bytes(32), bytes(32)
+    sealed = dealing.seal_shares(shares, 0, secret, h1)
     identity = Identity.generate()
     directory = Directory({0: identity.public})
     signature = identity.sign(b"")
-    box = seal(one.seed, bytes(98), b"")
-    points = range(1, wired.degree + 2)
     k = wired.degree
     mask = _fastest(lambda: total.apply(masking.MaskKey(1, bytes(KEY_BYTES)))) * coordinates / sample
     check = _fastest(lambda: masking.checksums(integers, bytes(32))) * coordinates / sample
     agree = _fastest(lambda: one.agree(other.public))
-    deal = _fastest(lambda: shamir.split(one.seed, wired.threshold, points, os.urandom))
-    client = (k + 1) * mask + check + (3 * k + 2 * clients) * agree + 2 * deal  # each key is checked by agreeing
-    client += k * (_fastest(lambda: seal(one.seed, bytes(98), b"")) + _fastest(lambda: unseal(one.seed, box, b"")))
+    client = (k + 1) * mask + check + (3 * k + 2 * clients) * agree  # each key is checked by agreeing
+    client += _fastest(lambda: _deal(0, wired))
+    client += k * _fastest(lambda: dealing.seal_shares(shares, 0, secret, h1))
+    client += k * _fastest(lambda: dealing.open_shares(sealed, secret, h1))
     if params.active:
-        verified = 2 * clients + k + params.quorum(clients)
+        verified = 3 * clients + k + wired.quorum
         client += verified * _fastest(lambda: directory.check(0, signature, b""))
-        client += (k + 3) * _fastest(lambda: identity.sign(b""))
+        client += (k + 4) * _fastest(lambda: identity.sign(b""))
     return client, k * (mask + agree)
 
 

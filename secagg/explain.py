@@ -104,8 +104,8 @@ def explain(params: Params, masks: Mapping[Any, Any], mode: Mode, layout: Layout
         for client, mask in masks.items()
     ]
     session = Session(id=bytes(ID_BYTES), params=params, layout=layout, mode=mode)
-    _, threshold = session.topology(range(len(declared)), bytes(32))
-    dropouts = params.dropouts_tolerated(len(declared), threshold)
+    _, wired = session.topology(range(len(declared)), bytes(32))
+    dropouts = params.dropouts_tolerated(len(declared), wired.needed)
     required = params.coverage_required(len(declared), dropouts)
     coverage = _coverage(params, layout, declared, mode)
     return Explanation(

@@ -93,6 +93,21 @@ def directory(params: Params, pinned: Mapping[int, bytes] | None) -> Directory |
     return NoDirectory() if pinned is None else Directory(pinned)
 
 
+def introduce(
+    params: Params, entropy_of: Mapping[int, Callable[[int], bytes]]
+) -> tuple[dict[int, Identity], dict[int, bytes] | None]:
+    """Fresh identities for clients in one place, and what all of them pin; neither where the server is semi-honest.
+
+    Args:
+        params: The settings.
+        entropy_of: Source of random bytes of each client.
+    """
+    if not params.active:
+        return {}, None
+    identities = {id_: Identity.generate(entropy) for id_, entropy in entropy_of.items()}
+    return identities, {id_: identity.public for id_, identity in identities.items()}
+
+
 class NoIdentity:
     """A client that signs nothing."""
 

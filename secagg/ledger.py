@@ -1,21 +1,27 @@
-"""What a client remembers of its past sessions, so that no few of them together say what none says alone.
+"""What a client remembers of the sessions it agreed to, so that they do not tell together what none says alone.
 
 Two sums over the same updates whose groups differ in a few clients are, subtracted, a sum over those few. So before a
-client unmasks, it compares the survivors of every coordinate with those of the sessions before, and refuses where the
-difference would be over fewer than ``min_cohort + corrupt`` clients; and where all sessions together, as linear
-equations, have a single client's update as their solution. What it knows is public: who survived and who held what.
+client agrees to a session, it takes the sums that it agreed to before off the new ones, with all coefficients
+(``isolation``), and refuses where a sum over fewer than ``min_cohort + corrupt`` clients would be left. Sums are
+compared where they are sums of the same unknowns: of the clients' values at one coordinate, or of their weights. What
+the ledger knows is public: who survived, who held what, and how they are weighted.
+
+An unknown is what a client sends, its weight included. That it is the same from session to session is its own part: a
+client that is asked again for the same model sends the same update with the same weight. Public weights that
+changed are seen, and refused; hidden ones are not seen.
 """
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import msgspec
 import numpy as np
 
 from secagg.errors import DecodingError, DifferencingError, LocalProtocolError, ParameterError
+from secagg.isolation import fewest_isolated
+from secagg.messages import ClientId, Digest, SessionId, write_bitmap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,49 +29,131 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from secagg.release import Plan
+    from secagg.session import Session
 
 Scope = Literal["model", "all"]
 
+VERSION = 1
+HIDDEN, EVEN = -1, 0
+"""What stands for a weight that only its client knows, and for no weights at all."""
 WITHHELD = -1
+"""What stands for the group of a coordinate that is not released."""
+NOBODY = 0
+"""The sum over nobody, as an integer without bits."""
+PIECE = 8192
+"""Runs of coordinates that are compared at a time: bounds the memory that masks without any structure take."""
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One session that this client unmasked.
+class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What one session releases: over whom every coordinate, and every weight slot, is summed.
 
     Args:
         model: Its model root.
         layout: Digest of its layout.
-        groups: The different sets of clients that a released coordinate is summed over.
-        group_of: For each coordinate the number of its group, or ``WITHHELD``, (layout.size,) int32.
+        survivors: Ascending.
+        weights: Of each survivor: its public bucket, ``HIDDEN`` or ``EVEN``.
+        groups: The groups that coordinates are summed over, ascending bitmaps over the survivors on end.
+        runs: Coordinates from the first to before the second number belong to the group of the third, and those in no
+            run are withheld. (runs, 3) little-endian int64.
+        slots: The groups that hidden weights are summed over, as ``groups``.
     """
 
     model: bytes
-    layout: bytes
-    groups: tuple[frozenset[int], ...]
-    group_of: NDArray[np.int32]
+    layout: Digest
+    survivors: tuple[ClientId, ...]
+    weights: tuple[Annotated[int, msgspec.Meta(ge=HIDDEN, le=127)], ...]
+    groups: bytes
+    runs: bytes
+    slots: bytes
 
     @classmethod
     def of(cls, plan: Plan, survivors: Sequence[int]) -> Entry:
-        """What a session over these survivors would release."""
-        held = np.array([plan.held(client) for client in survivors])
-        packed = np.ascontiguousarray(np.packbits(held, axis=0).T)
-        patterns, numbers = np.unique(packed.view(f"V{packed.shape[1]}").reshape(-1), return_inverse=True)
-        bits = np.unpackbits(patterns.view(np.uint8).reshape(len(patterns), -1), axis=1)[:, : len(survivors)]
-        group_of = np.full(len(plan.released), WITHHELD, np.int32)
-        group_of[plan.released] = numbers
-        groups = tuple(frozenset(np.array(survivors, object)[row.astype(bool)].tolist()) for row in bits)
-        return cls(plan.session.model_root, plan.session.layout.digest, groups, group_of)
+        """What a session over these survivors, ascending, would release."""
+        session = plan.session
+        groups, runs = _grouped(plan, survivors)
+        return cls(
+            session.model_root,
+            session.layout.digest,
+            tuple(survivors),
+            tuple(_weight(plan, client) for client in survivors),
+            groups,
+            runs,
+            b"".join(sorted({write_bitmap(group, survivors) for group in _weighed_together(plan)})),
+        )
+
+    def check(self) -> None:
+        """Refuses what ``of`` cannot make.
+
+        Raises:
+            DecodingError: It cannot.
+        """
+        runs = self._runs() if len(self.runs) % 24 == 0 else np.zeros((0, 3), np.int64)
+        numbers = np.unique(runs[:, 2])
+        bounds = runs[:, :2].reshape(-1)
+        touching = (runs[1:, 0] == runs[:-1, 1]) & (runs[1:, 2] == runs[:-1, 2])
+        holds = (
+            _ascending(self.survivors)
+            and len(self.weights) == len(self.survivors)
+            and self._are_bitmaps(self.groups)
+            and self._are_bitmaps(self.slots)
+            and len(runs) > 0
+            and bounds[0] >= 0
+            and bool((runs[:, 0] < runs[:, 1]).all() and (bounds[1:] >= bounds[:-1]).all())
+            and not touching.any()
+            and np.array_equal(numbers, np.arange(len(self.groups) // self._width))
+        )
+        if not holds:
+            raise DecodingError("an entry of a ledger is malformed")
+
+    def group_at(self, coordinates: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the group that each of these coordinates is summed over, or ``WITHHELD``."""
+        runs = self._runs()
+        run = np.searchsorted(runs[:, 0], coordinates, side="right") - 1
+        return np.where((run >= 0) & (coordinates < runs[run, 1]), runs[run, 2], WITHHELD)
+
+    def bounds(self) -> NDArray[np.int64]:
+        """Where runs begin and end."""
+        return self._runs()[:, :2].reshape(-1)
+
+    def sums(self, numbers: NDArray[np.int64], clients: Sequence[int]) -> list[int]:
+        """The groups of these numbers as integers whose bits are the clients, some of whom survived."""
+        return self._over(clients, self._bits(self.groups, numbers) & (numbers != WITHHELD)[:, None])
+
+    def weight_sums(self, clients: Sequence[int]) -> list[int]:
+        """The groups of all weight slots, likewise."""
+        return self._over(clients, self._bits(self.slots))
+
+    @property
+    def _width(self) -> int:
+        return -(-len(self.survivors) // 8)
+
+    def _runs(self) -> NDArray[np.int64]:
+        return np.frombuffer(self.runs, "<i8").reshape(-1, 3)
+
+    def _bits(self, bitmaps: bytes, numbers: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.uint8]:
+        return np.unpackbits(np.frombuffer(bitmaps, np.uint8).reshape(-1, self._width)[numbers], axis=1)
+
+    def _over(self, clients: Sequence[int], bits: NDArray[np.uint8]) -> list[int]:
+        among = np.zeros((len(bits), len(clients)), np.uint8)
+        among[:, np.searchsorted(clients, self.survivors)] = bits[:, : len(self.survivors)]
+        return [int.from_bytes(row.tobytes()) for row in np.packbits(among, axis=1)]
+
+    def _are_bitmaps(self, data: bytes) -> bool:
+        width = self._width
+        if not width or len(data) % width or self._bits(data)[:, len(self.survivors) :].any():
+            return False
+        return _ascending([data[start : start + width] for start in range(0, len(data), width)])
 
 
 class Ledger:
-    """The memory of one client over its sessions; hand the same one to every ``Client``.
+    """The memory of one client over its sessions; hand the same one to every ``Client``, and keep it before sending.
 
     Args:
         scope: ``"model"``: only sessions that start from the same model are compared, because there a client that is
-            asked again sends the same update; sessions without a model root count as one model. ``"all"``: all of
-            them that have its layout, for updates that hardly change from round to round. That refuses most rounds in
-            which somebody drops out; ``refused`` tells how many.
+            asked again sends the same update; sessions without a model root count as one model. ``"all"``: values of
+            all sessions that have the same layout, and weights of all sessions, for updates that hardly change from
+            round to round and weights that never do. That refuses most rounds in which somebody drops out;
+            ``refused`` tells how many.
 
     Raises:
         ParameterError: Another scope.
@@ -76,21 +164,23 @@ class Ledger:
             raise ParameterError(f"scope must be one of {get_args(Scope)}, not {scope!r}")
         self.scope: Scope = scope
         self._ids: set[bytes] = set()
+        self._agreed: set[bytes] = set()
         self._refused: set[bytes] = set()
-        self._entries: list[Entry] = []
+        self._pending: dict[bytes, bytes] = {}
+        self._entries: dict[Entry, None] = {}
 
     def __repr__(self) -> str:
-        return f"Ledger(scope={self.scope!r}, unmasked={self.unmasked}, refused={self.refused})"
+        return f"Ledger(scope={self.scope!r}, agreed={self.agreed}, refused={self.refused})"
 
     @property
-    def unmasked(self) -> int:
-        """Sessions that this client unmasked."""
-        return len(self._entries)
+    def agreed(self) -> int:
+        """Sessions whose release this client agreed to."""
+        return len(self._agreed)
 
     @property
     def refused(self) -> int:
-        """Sessions that it refused to: what the protection costs."""
-        return len(self._refused)
+        """Sessions that it refused: what the protection costs."""
+        return len(self._refused - self._agreed)
 
     def open(self, session_id: bytes) -> None:
         """Notes that a session begins.
@@ -102,92 +192,180 @@ class Ledger:
             raise LocalProtocolError("this session id was used before: a session is used once, make a new one")
         self._ids.add(session_id)
 
+    def send(self, session: Session) -> None:
+        """Notes that this client's vector is about to leave in a session whose server may lie.
+
+        Such a server may release it behind this client's back, over survivors that this client never hears of. So until
+        they are known (``record``), nothing else that starts from the same model can be compared with it.
+
+        Raises:
+            DifferencingError: There is such a session already.
+        """
+        if any(self.scope == "all" or model == session.model_root for model in self._pending.values()):
+            self._refused.add(session.id)
+            raise DifferencingError(
+                "an earlier session that this client sent its vector to did not end, and an active server may have "
+                "released it all the same: start from a new model, or abandon that session if you know better"
+            )
+        self._pending[session.id] = session.model_root
+
+    def abandon(self, session_id: bytes) -> None:
+        """Forgets that a session did not end, for those who know that it was never released."""
+        self._pending.pop(session_id, None)
+
     def check(self, plan: Plan, survivors: Sequence[int]) -> None:
         """Refuses a session that together with those before would isolate too few clients.
 
         Raises:
-            DifferencingError: It would.
+            DifferencingError: It would, or it cannot be compared with them.
         """
         try:
-            self._check(plan, Entry.of(plan, survivors))
+            self._check(Entry.of(plan, survivors), plan.session.params.privacy_floor)
         except DifferencingError:
             self._refused.add(plan.session.id)
             raise
 
-    def _check(self, plan: Plan, entry: Entry) -> None:
-        floor = plan.session.params.privacy_floor
-        smallest = min((len(few) for few in self._isolated(entry)), default=floor)
-        if smallest < floor:
-            past = "of the same model" if self.scope == "model" else "in the ledger"
-            raise DifferencingError(
-                f"with earlier sessions {past}, this one would isolate {smallest} clients < {floor}: leave it out"
-                + (", or start the next from a new model" if self.scope == "model" else "")
-            )
-
     def record(self, plan: Plan, survivors: Sequence[int]) -> None:
-        """Notes that this client has unmasked a session."""
-        self._entries.append(Entry.of(plan, survivors))
-
-    def _isolated(self, entry: Entry) -> Iterator[frozenset[int]]:
-        """The sets of clients over which the past and this session, combined, give a sum."""
-        past = [one for one in self._entries if self.scope == "all" or one.model == entry.model]
-        if any(one.layout != entry.layout for one in past if one.model == entry.model):
-            raise DifferencingError(
-                "an earlier session of the same model had another layout, so that their sums cannot be compared: leave "
-                "this one out, or set model_root"
-            )
-        past = [one for one in past if one.layout == entry.layout]
-        for one in past:
-            both = (one.group_of != WITHHELD) & (entry.group_of != WITHHELD)
-            for old, new in np.unique(np.stack([one.group_of[both], entry.group_of[both]]), axis=1).T:
-                if one.groups[old] != entry.groups[new]:
-                    yield one.groups[old] ^ entry.groups[new]
-        if len(past) > 1:
-            yield from _solved([*past, entry])
+        """Notes that this client agrees to the release of a session: from now on it may happen."""
+        self._agreed.add(plan.session.id)
+        self._pending.pop(plan.session.id, None)
+        self._entries[Entry.of(plan, survivors)] = None
 
     def to_bytes(self) -> bytes:
         """The ledger, to keep it from run to run."""
-        entries = [
-            (one.model, one.layout, [sorted(group) for group in one.groups], one.group_of.astype("<i4").tobytes())
-            for one in self._entries
-        ]
-        content = (self.scope, sorted(self._ids), sorted(self._refused), entries)
-        return zlib.compress(msgspec.msgpack.encode(content))
+        entries = sorted(self._entries, key=msgspec.msgpack.encode)
+        pending = sorted(self._pending.items())
+        kept = _Kept(self.scope, sorted(self._ids), sorted(self._agreed), sorted(self._refused), pending, entries)
+        return bytes([VERSION]) + msgspec.msgpack.encode(kept)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Ledger:
         """Inverse of ``to_bytes``.
 
         Raises:
-            DecodingError: No ledger.
+            DecodingError: No ledger, or none in the form that ``to_bytes`` gives it.
         """
+        if not data or data[0] != VERSION:
+            raise DecodingError(f"not a ledger of version {VERSION}")
         try:
-            kept = msgspec.msgpack.decode(zlib.decompress(data), type=_Kept)
-        except (zlib.error, msgspec.DecodeError):
+            kept = msgspec.msgpack.decode(memoryview(data)[1:], type=_Kept)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise DecodingError("not a ledger") from None
-        scope, ids, refused, entries = kept
-        ledger = cls(scope)
-        ledger._ids, ledger._refused = set(ids), set(refused)
-        ledger._entries = [
-            Entry(model, layout, tuple(map(frozenset, groups)), np.frombuffer(group_of, "<i4").astype(np.int32))
-            for model, layout, groups, group_of in entries
-        ]
+        for entry in kept.entries:
+            entry.check()
+        ledger = cls(kept.scope)
+        ledger._ids, ledger._agreed, ledger._refused = set(kept.ids), set(kept.agreed), set(kept.refused)
+        ledger._pending, ledger._entries = dict(kept.pending), dict.fromkeys(kept.entries)
+        if ledger.to_bytes() != data:
+            raise DecodingError("ledger is not in canonical form")
         return ledger
 
+    def _check(self, entry: Entry, floor: int) -> None:
+        past = [one for one in self._entries if self.scope == "all" or one.model == entry.model]
+        if not past or entry in self._entries:
+            return
+        said = "of the same model" if self.scope == "model" else "in the ledger"
+        if any(one.layout != entry.layout for one in past if one.model == entry.model):
+            raise DifferencingError(
+                "an earlier session of the same model had another layout, so that their sums cannot be compared: leave "
+                "this one out, or set model_root"
+            )
+        alike = [one for one in past if one.layout == entry.layout]
+        if not all(_weighted_alike(one, entry) for one in alike):
+            raise DifferencingError(
+                f"an earlier session {said} weighted the clients otherwise, so that their sums cannot be compared: "
+                "leave this one out"
+            )
+        smallest = fewest_isolated(_values(alike, entry), floor)
+        smallest = fewest_isolated(_weight_slots(past, entry), smallest)
+        if smallest < floor:
+            raise DifferencingError(
+                f"with earlier sessions {said}, this one would isolate {smallest} clients < {floor}: leave it out"
+                + (", or start the next from a new model" if self.scope == "model" else "")
+            )
 
-_Kept = tuple[Scope, list[bytes], list[bytes], list[tuple[bytes, bytes, list[list[int]], bytes]]]
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    scope: Scope
+    ids: list[SessionId]
+    agreed: list[SessionId]
+    refused: list[SessionId]
+    pending: list[tuple[SessionId, bytes]]
+    entries: list[Entry]
 
 
-def _solved(entries: Sequence[Entry]) -> Iterator[frozenset[int]]:
-    """Clients whose own update is a linear combination of the sums, coordinate by coordinate."""
-    clients = sorted(frozenset().union(*(group for one in entries for group in one.groups)))
-    for numbers in np.unique(np.stack([one.group_of for one in entries]), axis=1).T:
-        sums = [one.groups[number] for one, number in zip(entries, numbers, strict=True) if number != WITHHELD]
-        if len(sums) < 3:
-            continue
-        equations = np.array([[client in group for client in clients] for group in sums], float)
-        _, singular, directions = np.linalg.svd(equations, full_matrices=False)
-        seen = directions[singular > singular[0] * max(equations.shape) * np.finfo(float).eps]
-        # A unit vector lies in the row space iff its projection onto it has its full length.
-        for place in np.flatnonzero((seen**2).sum(axis=0) > 1 - np.sqrt(np.finfo(float).eps)):
-            yield frozenset({clients[place]})
+def _values(past: Sequence[Entry], entry: Entry) -> Iterator[tuple[frozenset[int], int]]:
+    """At every coordinate that the new session releases: the past sums, and the new one."""
+    clients = _everybody(past, entry)
+    sessions = [entry, *past]
+    bounds = np.sort(np.concatenate([one.bounds() for one in sessions]), kind="stable")
+    bounds = bounds[np.diff(bounds, prepend=-1) > 0]
+    for start in range(0, len(bounds), PIECE):
+        # Between two bounds nothing changes, so that the coordinate at each bound stands for all up to the next.
+        numbers = np.stack([one.group_at(bounds[start : start + PIECE]) for one in sessions])
+        numbers = numbers[:, numbers[0] != WITHHELD]
+        different = np.array(list(set(zip(*numbers.tolist(), strict=True))), np.int64).reshape(-1, len(sessions))
+        sums = [one.sums(column, clients) for one, column in zip(sessions, different.T, strict=True)]
+        for new, *old in zip(*sums, strict=True):
+            yield frozenset(old) - {NOBODY}, new
+
+
+def _weight_slots(past: Sequence[Entry], entry: Entry) -> Iterator[tuple[frozenset[int], int]]:
+    """For every weight slot of the new session: the past sums of weights and its slots before, and this one."""
+    clients = _everybody(past, entry)
+    known = frozenset().union(*(one.weight_sums(clients) for one in past))
+    for new in entry.weight_sums(clients):
+        yield known, new
+        known |= {new}
+
+
+def _everybody(past: Sequence[Entry], entry: Entry) -> list[int]:
+    return sorted({client for one in (*past, entry) for client in one.survivors})
+
+
+def _weighted_alike(one: Entry, other: Entry) -> bool:
+    """Whether those who survived both have the same weights in both, as far as can be seen."""
+    weights = dict(zip(one.survivors, one.weights, strict=True))
+    return all(
+        weights.get(client, weight) == weight for client, weight in zip(other.survivors, other.weights, strict=True)
+    )
+
+
+def _weight(plan: Plan, client: int) -> int:
+    if not plan.session.weighted:
+        return EVEN
+    bucket = plan.participants[client].weight_bucket
+    return HIDDEN if bucket is None else bucket
+
+
+def _weighed_together(plan: Plan) -> Sequence[Sequence[int]]:
+    """The groups of clients whose weights are summed.
+
+    The slots of single coordinates have the survivors, unknowns and coefficients of the values there, and need no
+    comparison of their own.
+    """
+    if not plan.session.weighted or plan.slots == "none":
+        return ()
+    return plan.groups if plan.slots == "groups" else (plan.clients,)
+
+
+def _grouped(plan: Plan, survivors: Sequence[int]) -> tuple[bytes, bytes]:
+    """``Entry.groups`` and ``Entry.runs``: runs first, so that masks made of whole tensors cost next to nothing."""
+    place = np.flatnonzero(plan.released)
+    kinds = {plan.participants[client].declaration: client for client in survivors}
+    begins = np.diff(place, prepend=WITHHELD - 1) > 1
+    for client in kinds.values():
+        held = plan.held(client)
+        begins[1:] |= held[1:] != held[:-1]
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(place)) - 1
+    held_at = {kind: plan.held(client)[first] for kind, client in kinds.items()}
+    bits = np.array([held_at[plan.participants[client].declaration] for client in survivors])
+    packed = np.ascontiguousarray(np.packbits(bits, axis=0).T)
+    groups, number = np.unique(packed.view(f"V{packed.shape[1]}").reshape(-1), return_inverse=True)
+    runs = np.stack([place[first], place[last] + 1, number], axis=1).astype("<i8")
+    return groups.tobytes(), runs.tobytes()
+
+
+def _ascending(values: Sequence[int] | Sequence[bytes]) -> bool:
+    return all(one < other for one, other in pairwise(values))  # type: ignore[operator]

@@ -8,11 +8,11 @@ them against the root. The tree is that of Certificate Transparency (RFC 9162, s
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secagg.errors import AgreementError, LayoutMismatchError, ParameterError
+from secagg.errors import SERVER, AgreementError, LayoutMismatchError, ParameterError
 from secagg.layout import NO_UNIT
 
 if TYPE_CHECKING:
@@ -56,13 +56,15 @@ def check(model_root: bytes, count: int, fetched: Mapping[int, bytes], proof: Se
         proof: As ``prove`` makes it.
 
     Raises:
-        AgreementError: They are not, or the proof does not fit them.
+        AgreementError: They are not, or the proof does not fit them; the culprit is the server.
     """
     subtrees = list(_uncovered(frozenset(fetched), 0, count))
     if len(subtrees) != len(proof) or not set(fetched) <= set(range(count)):
-        raise AgreementError("the proof does not fit the parts of the model that were fetched")
+        raise AgreementError("the proof does not fit the parts of the model that were fetched", culprits=[SERVER])
     if _rebuilt(fetched, dict(zip(subtrees, proof, strict=True)), 0, count) != model_root:
-        raise AgreementError("the parts of the model that were fetched are not those under the session's model root")
+        raise AgreementError(
+            "the parts of the model that were fetched are not those under the session's model root", culprits=[SERVER]
+        )
 
 
 def model_leaves(layout: Layout, model: Mapping[str, ArrayLike]) -> tuple[bytes, ...]:
@@ -70,7 +72,7 @@ def model_leaves(layout: Layout, model: Mapping[str, ArrayLike]) -> tuple[bytes,
 
     A unit's leaf holds the coordinates that it owns: its slices along the first axis of units of each tensor, so the
     weights that feed it, whole, its bias, and the weights that read it in a layer without units. A tensor's leaf holds
-    what no unit owns.
+    what no unit owns. Values are little-endian, tensor after tensor, each in row-major order; bfloat16 as float32.
 
     Args:
         layout: The layout of the session.
@@ -81,29 +83,77 @@ def model_leaves(layout: Layout, model: Mapping[str, ArrayLike]) -> tuple[bytes,
     """
     if set(model) != {tensor.name for tensor in layout.tensors}:
         raise LayoutMismatchError("the model has other tensors than the layout")
-    of_units: list[list[bytes]] = [[] for _ in range(layout.unit_count)]
-    of_tensors = []
-    for tensor in layout.tensors:
-        values = np.ascontiguousarray(model[tensor.name], dtype=np.dtype(tensor.dtype).newbyteorder("<"))
+    leaves = [bytearray() for _ in range(leaf_count(layout))]
+    for number, tensor in enumerate(layout.tensors):
+        values = np.asarray(model[tensor.name], dtype=_stored(tensor))
         if values.shape != tensor.shape:
             raise LayoutMismatchError(
                 f"{tensor.name} has shape {values.shape} in the model, {tensor.shape} in the layout"
             )
-        owned, rest = _by_owner(tensor, values)
-        for unit, part in owned:
-            of_units[unit].append(part)
-        of_tensors.append([rest])
-    return tuple(b"".join(len(part).to_bytes(8, "big") + part for part in parts) for parts in of_units + of_tensors)
+        slices, owners = _by_owner(layout, number, values)
+        for place, leaf in enumerate(owners):
+            leaves[leaf] += slices[place].tobytes()
+    return tuple(map(bytes, leaves))
 
 
-def _by_owner(tensor: Tensor, values: NDArray[np.generic]) -> tuple[list[tuple[int, bytes]], bytes]:
-    with_units = {axis: units for axis, units in tensor.unit_axes.items() if set(units) != {NO_UNIT}}
-    if not with_units:
-        return [], values.tobytes()
-    axis, units = min(with_units.items())
-    slices = np.moveaxis(values, axis, 0)
-    owned = [(unit, slices[place].tobytes()) for place, unit in enumerate(units) if unit != NO_UNIT]
-    return owned, slices[[place for place, unit in enumerate(units) if unit == NO_UNIT]].tobytes()
+def model_of(layout: Layout, fetched: Mapping[int, bytes]) -> dict[str, NDArray[np.floating[Any]]]:
+    """The model that leaves hold, NaN wherever those that were not fetched do.
+
+    Args:
+        layout: The layout of the session.
+        fetched: Number of a leaf to the leaf.
+
+    Raises:
+        AgreementError: A leaf is longer or shorter than the layout says; the culprit is the server.
+    """
+    rest = {number: memoryview(leaf) for number, leaf in fetched.items()}
+    model = {}
+    for number, tensor in enumerate(layout.tensors):
+        values = np.full(tensor.shape, np.nan, _stored(tensor))
+        slices, owners = _by_owner(layout, number, values)
+        nbytes = slices[:1].nbytes
+        for place, leaf in enumerate(owners):
+            if leaf not in rest:
+                continue
+            part, rest[leaf] = rest[leaf][:nbytes], rest[leaf][nbytes:]
+            if len(part) != nbytes:
+                raise AgreementError("a part of the model is shorter than the layout says", culprits=[SERVER])
+            slices[place] = np.frombuffer(part, values.dtype).reshape(slices.shape[1:])
+        model[tensor.name] = values
+    if any(rest.values()):
+        raise AgreementError("a part of the model is longer than the layout says", culprits=[SERVER])
+    return model
+
+
+def leaf_count(layout: Layout) -> int:
+    """Leaves of a model."""
+    return layout.unit_count + len(layout.tensors)
+
+
+def leaves_of_units(layout: Layout, held: NDArray[np.bool_]) -> frozenset[int]:
+    """The leaves that a submodel of some units needs: theirs, and those of all tensors.
+
+    Args:
+        layout: The layout of the session.
+        held: Whether the submodel has a unit, (layout.unit_count,) bool.
+    """
+    return frozenset(np.flatnonzero(held).tolist()) | frozenset(range(layout.unit_count, leaf_count(layout)))
+
+
+def _stored(tensor: Tensor) -> np.dtype[np.floating[Any]]:
+    """How a tensor's values stand in leaves; numpy has no bfloat16, and float32 holds each exactly."""
+    return np.dtype("float32" if tensor.dtype == "bfloat16" else tensor.dtype).newbyteorder("<")
+
+
+def _by_owner(
+    layout: Layout, number: int, values: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.floating[Any]], list[int]]:
+    """A view of a tensor as slices, and the number of the leaf that each stands in; a tensor without units is one."""
+    of_tensor = layout.unit_count + number
+    for axis, units in sorted(layout.tensors[number].unit_axes.items()):
+        if set(units) != {NO_UNIT}:
+            return np.moveaxis(values, axis, 0), [of_tensor if unit == NO_UNIT else unit for unit in units]
+    return values[np.newaxis], [of_tensor]
 
 
 def _split(first: int, last: int) -> int:

@@ -7,13 +7,13 @@ spelling of the same value.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 import numpy as np
 
 from secagg.declaration import Declaration
-from secagg.errors import DecodingError
+from secagg.errors import DecodingError, UnexpectedMessageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -43,11 +43,12 @@ class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class AdvertiseKeys(Message, frozen=True, tag="AdvertiseKeys"):
-    """Client to server: two fresh public keys."""
+    """Client to server: two fresh public keys; signed if active."""
 
     sender: ClientId
     masking_key: Key
     transport_key: Key
+    signature: Signature | None = None
 
 
 class Member(Part, frozen=True):
@@ -59,9 +60,10 @@ class Member(Part, frozen=True):
 
 
 class Roster(Message, frozen=True, tag="Roster"):
-    """Server to clients: U1 in ascending order of id."""
+    """Server to clients: U1 in ascending order of id; if active, the signature of each on its keys, in that order."""
 
     members: tuple[Member, ...]
+    signatures: tuple[Signature, ...] = ()
 
 
 class SealedShares(Part, frozen=True):
@@ -168,6 +170,21 @@ class Unmask(Message, frozen=True, tag="Unmask"):
 
     sender: ClientId
     shares: tuple[RevealedShare, ...]
+
+
+PartType = TypeVar("PartType", Member, Participant, Endorsement)
+
+
+def by_id(parts: tuple[PartType, ...]) -> dict[int, PartType]:
+    """The parts of a message by their clients.
+
+    Raises:
+        UnexpectedMessageError: Clients are not listed once each in ascending order.
+    """
+    ids = [part.id for part in parts]
+    if ids != sorted(set(ids)):
+        raise UnexpectedMessageError("clients are not listed once each in ascending order")
+    return dict(zip(ids, parts, strict=True))
 
 
 def write_bitmap(chosen: Collection[int], clients: Sequence[int]) -> bytes:

@@ -35,7 +35,8 @@ class Params:
     Args:
         min_cohort: Fewest honest surviving clients in any sum that leaves the protocol; at least 2.
         max_dropouts: Most clients that may drop out after ShareKeys, D. Default: a third. Never more than leaves
-            ``min_cohort + corrupt`` survivors and enough share holders.
+            ``min_cohort + corrupt`` survivors and enough share holders. In a sparse graph with a semi-honest server,
+            those that leave between AdvertiseKeys and ShareKeys count as well.
         corrupt: Most clients that may collude with the server.
         participation: Participation threshold of the learning rule: a coordinate held by fewer than this share of
             the clients is withheld even where privacy would allow it. In [0, 1].
@@ -53,7 +54,8 @@ class Params:
             in knowingly: those sums reveal the masks.
         share_threshold: Shares that rebuild a secret, t. Default: what ``max_dropouts`` leaves, at most a majority.
         neighbours: Degree k of the masking graph. Default: everybody up to 200 clients and in mask-indexed
-            sessions, beyond that the smallest even degree that fails with probability below 2^-security_bits.
+            sessions, beyond that the smallest even degree that keeps ``security_bits``. Where this and
+            ``share_threshold`` are both set, rounds may abort by chance more often than once in a million.
         security_bits: In a sparse graph, a client's secrets are at risk with probability below 2^-security_bits over
             the random choice of neighbours.
         adversary: ``"semi-honest"``: the server follows the protocol and remembers what it sees. ``"active"``: it may
@@ -128,7 +130,7 @@ class Params:
                 raise ParameterError(f"{name} must be in [0, 1), not {rate}")
         lost, corrupt = (math.ceil(rate * clients - 1e-9) for rate in (dropout_rate, corrupt_rate))
         params = cls(max_dropouts=lost, corrupt=corrupt, **settings)
-        tolerated = params.dropouts_tolerated(clients, params.topology(clients).threshold)
+        tolerated = params.dropouts_tolerated(clients, params.topology(clients).needed)
         if tolerated < lost:
             raise ParameterError(
                 f"{clients} clients with {corrupt} corrupt ones survive {tolerated} dropouts, not {lost}: lower "
@@ -176,18 +178,17 @@ class Params:
         return self.adversary == "active"
 
     def quorum(self, clients: int) -> int:
-        """Of ``clients`` that completed ShareKeys, how many must agree on the survivors if the server is active.
+        """Of ``clients`` that advertised keys, how many must agree on the survivors if the server is active.
 
         More than half, and half of the corrupt ones on top: two different survivor lists cannot both reach it, even
         if every corrupt client agrees to both.
         """
         return (clients + self.corrupt) // 2 + 1 if self.active else 0
 
-    def dropouts_tolerated(self, clients: int, threshold: int) -> int:
-        """D for ``clients`` that completed ShareKeys: at most ``max_dropouts``, never below the thresholds."""
+    def dropouts_tolerated(self, clients: int, needed: int) -> int:
+        """D for ``clients`` that completed ShareKeys: at most ``max_dropouts``, and ``needed`` clients are left."""
         wanted = clients // 3 if self.max_dropouts is None else self.max_dropouts
-        needed = max(self.privacy_floor, threshold, self.quorum(clients))
-        return max(0, min(wanted, clients - needed))
+        return max(0, min(wanted, clients - max(self.privacy_floor, needed)))
 
     def coverage_required(self, clients: int, dropouts: int) -> int:
         """Clients that must hold a coordinate for it to be released, of ``clients`` that completed ShareKeys."""

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.hazmat.primitives.ciphers import CipherContext
 
     from secagg.ring import Ring, Words
@@ -42,6 +44,19 @@ def derive(secret: bytes, purpose: str, *binders: bytes, length: int = KEY_BYTES
     """
     info = b"".join(len(part).to_bytes(8, "big") + part for part in (b"secagg 1", purpose.encode(), *binders))
     return HKDF(hashes.SHA256(), length, salt=None, info=info).derive(secret)
+
+
+def hedged(entropy: Callable[[int], bytes], *binders: bytes) -> Callable[[int], bytes]:
+    """A source whose bytes nobody shares who is bound to something else, even if ``entropy`` repeats itself.
+
+    It does on a machine that was restored from a snapshot, or copied. Secrets of one session must not become known
+    through another (the idea of RFC 8937).
+
+    Args:
+        entropy: Source of random bytes.
+        binders: What the bytes are for: session and client.
+    """
+    return lambda count: derive(entropy(count), "fresh", *binders, length=count)
 
 
 class Stream:

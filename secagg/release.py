@@ -42,7 +42,7 @@ class Plan:
 
     Args:
         session: The session.
-        threshold: Share threshold t.
+        needed: Clients without whom nothing can be unmasked (``Topology.needed``).
         participants: The clients that completed ShareKeys, U2.
 
     Raises:
@@ -51,20 +51,21 @@ class Plan:
         DecodingError: A declaration does not fit the layout.
     """
 
-    def __init__(self, session: Session, threshold: int, participants: Sequence[Participant]) -> None:
+    def __init__(self, session: Session, needed: int, participants: Sequence[Participant]) -> None:
         params = session.params
         self.session = session
         self.participants = {participant.id: participant for participant in participants}
         self.clients = tuple(sorted(self.participants))
         n = len(self.clients)
-        if n < max(params.privacy_floor, threshold):
+        if n < max(params.privacy_floor, needed):
+            holders = "share_threshold or quorum" if params.active else "share_threshold"
             raise TooFewClientsError(
-                f"{n} clients completed ShareKeys, but {max(params.privacy_floor, threshold)} are needed "
-                f"(min_cohort {params.min_cohort} + corrupt {params.corrupt}; share_threshold {threshold})"
+                f"{n} clients completed ShareKeys, but {max(params.privacy_floor, needed)} are needed "
+                f"(min_cohort {params.min_cohort} + corrupt {params.corrupt}; {holders} {needed})"
             )
         self._held = lru_cache(maxsize=EXPANSIONS_KEPT)(self._held_of)
         self._places = lru_cache(maxsize=EXPANSIONS_KEPT)(self._places_of)
-        self.dropouts = params.dropouts_tolerated(n, threshold)
+        self.dropouts = params.dropouts_tolerated(n, needed)
         self.fewest_survivors = n - self.dropouts
         self.required = params.coverage_required(n, self.dropouts)
         self.coverage = self._coverage()

@@ -16,8 +16,10 @@ from secagg import masking, messages, snapshot, transcript, unmasking
 from secagg.aggregate import Aggregate, decode
 from secagg.declaration import FULL, expand
 from secagg.errors import (
+    AbortError,
     AgreementError,
     ChecksumError,
+    DecodingError,
     DuplicateMessageError,
     KeyAgreementError,
     LocalProtocolError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from secagg.graph import Graph
     from secagg.session import Session
+    from secagg.topology import Topology
 
 
 class Server:
@@ -74,7 +77,7 @@ class Server:
         self._endorsed: dict[int, ConsistencyCheck] = {}
         self._outcome: Aggregate | None = None
         self._graph: Graph
-        self._threshold: int
+        self._topology: Topology
         self._h1: bytes
         self._h2: bytes
         self._plan: Plan
@@ -201,19 +204,31 @@ class Server:
         kept = snapshot.decode(saved)
         if not hmac.compare_digest(kept.session, session.digest):
             raise AgreementError("the saved server belongs to another session")
+        snapshot.check_round(kept, ROUNDS[session.params.adversary])
         server = cls(session, invited, pinned)
-        server.round = Round(kept.round)
-        if kept.members:
-            server._admit_members({member.id: member for member in kept.members})
-        if kept.shared:
-            server._admit_participants(snapshot.by_sender(kept.shared, ShareKeys))
-            server._sum = snapshot.summed(kept, server._plan)
-        if kept.survivors:
-            server._survivors = kept.survivors
-            server._bitmap = messages.write_bitmap(set(kept.survivors), server._plan.clients)
-        server._endorsed = snapshot.by_sender(kept.endorsed, ConsistencyCheck)
-        server._answers = dict(snapshot.by_sender(kept.answers, ACCEPTS[server.round] or Message))
+        try:
+            server._replay(kept)
+        except (RemoteProtocolError, AbortError):
+            raise DecodingError("not a saved server") from None
         return server
+
+    def _replay(self, kept: Snapshot) -> None:
+        """Takes what an earlier server has checked."""
+        self.round = Round(kept.round)
+        if kept.members:
+            self._admit_members({member.id: member for member in kept.members})
+        if kept.shared:
+            self._admit_participants(snapshot.by_sender(kept.shared, ShareKeys))
+            self._sum = snapshot.summed(kept, self._plan)
+        if kept.survivors:
+            self._survivors = kept.survivors
+            self._bitmap = messages.write_bitmap(set(kept.survivors), self._plan.clients)
+        self._endorsed = snapshot.by_sender(kept.endorsed, ConsistencyCheck)
+        self._answers = dict(snapshot.by_sender(kept.answers, ACCEPTS[self.round] or Message))
+        admitted = self._admitted()
+        known = set(self._plan.clients) if kept.shared else set()
+        if not known.issuperset(kept.survivors) or (admitted is not None and not admitted.issuperset(self._answers)):
+            raise DecodingError("not a saved server")
 
     def _round_is_past(self, round_: Round) -> bool:
         rounds = ROUNDS[self.session.params.adversary]
@@ -269,22 +284,24 @@ class Server:
             raise KeyAgreementError("a public key is used twice")
         for key in mine:
             check_public(key)
+        member = messages.Member(message.sender, message.masking_key, message.transport_key)
+        self._directory.check(message.sender, message.signature, transcript.says_keys(self.session, member))
 
     def _close_advertise_keys(self, answers: dict[int, AdvertiseKeys]) -> dict[int, bytes]:
         members = {
             client: messages.Member(client, answers[client].masking_key, answers[client].transport_key)
             for client in sorted(answers)
         }
-        return dict.fromkeys(members, messages.encode(self._admit_members(members)))
+        self._admit_members(members)
+        roster = messages.Roster(self.session.id, tuple(members.values()), _signatures(answers, members))
+        return dict.fromkeys(members, messages.encode(roster))
 
-    def _admit_members(self, members: dict[int, messages.Member]) -> messages.Roster:
+    def _admit_members(self, members: dict[int, messages.Member]) -> None:
         """U1, and what follows from it."""
-        roster = messages.Roster(self.session.id, tuple(members.values()))
-        seed = transcript.graph_seed(self.session, roster)
-        self._graph, self._threshold = self.session.topology(tuple(members), seed)
-        self._h1 = transcript.h1(self.session, roster, self._graph.degree, self._threshold)
+        seed = transcript.graph_seed(self.session, members.values())
+        self._graph, self._topology = self.session.topology(tuple(members), seed)
+        self._h1 = transcript.h1(self.session, members.values(), self._topology.degree, self._topology.threshold)
         self._members = members
-        return roster
 
     def _check_shares(self, message: ShareKeys) -> None:
         for name, theirs, ours in (
@@ -330,7 +347,7 @@ class Server:
             messages.Participant(client, shared[client].declaration, shared[client].weight_bucket)
             for client in sorted(shared)
         )
-        plan = Plan(self.session, self._threshold, participants)
+        plan = Plan(self.session, self._topology.needed, participants)
         self._plan = plan
         self._h2 = transcript.h2(self._h1, participants)
         self._sum = Accumulator(plan.ring, plan.ring.zeros(plan.length))
@@ -355,8 +372,8 @@ class Server:
                 f"{len(survivors)} clients sent their input < {self._plan.fewest_survivors} "
                 f"({len(self._plan.clients)} clients - max_dropouts {self._plan.dropouts}): raise max_dropouts, or wait"
             )
-        if not self._graph.connects(survivors):
-            raise TooFewClientsError("the survivors fall apart in the masking graph: wait, or raise neighbours")
+        if self._graph.fewest_in_window(survivors) < self._topology.window_floor:
+            raise TooFewClientsError("the survivors may fall apart in the masking graph: wait, or raise neighbours")
         self._survivors = survivors
         self._bitmap = messages.write_bitmap(set(survivors), self._plan.clients)
         request: Message
@@ -367,11 +384,11 @@ class Server:
         return dict.fromkeys(survivors, messages.encode(request))
 
     def _close_consistency_check(self, answers: dict[int, ConsistencyCheck]) -> dict[int, bytes]:
-        needed = max(self.session.params.quorum(len(self._plan.clients)), self._threshold)
+        needed = self._topology.needed
         if len(answers) < needed:
             raise TooFewClientsError(
                 f"{len(answers)} clients agree to the survivors < {needed} (a quorum, and share_threshold "
-                f"{self._threshold}): wait for more clients"
+                f"{self._topology.threshold}): wait for more clients"
             )
         self._endorsed = dict(answers)
         quorum = tuple(messages.Endorsement(client, answers[client].signature) for client in sorted(answers)[:needed])
@@ -380,7 +397,7 @@ class Server:
 
     def _close_unmask(self, answers: dict[int, Unmask]) -> dict[int, bytes]:
         points = {client: 1 + index for index, client in enumerate(self._members)}
-        seeds = unmasking.rebuild(answers, points, self._threshold, list(self._shared))
+        seeds = unmasking.rebuild(answers, points, self._topology.threshold, list(self._shared))
         for client, seed in seeds.items():
             self._check_rebuilt(client, seed)
         keys = {client: member.masking_key for client, member in self._members.items()}
@@ -407,7 +424,7 @@ class Server:
             raise ShareError("shares rebuild another secret than their dealer advertised", culprits=[client])
 
 
-Signed = TypeVar("Signed", ShareKeys, MaskedInput)
+Signed = TypeVar("Signed", AdvertiseKeys, ShareKeys, MaskedInput)
 Answer = TypeVar("Answer", AdvertiseKeys, ShareKeys, MaskedInput, ConsistencyCheck, Unmask)
 
 

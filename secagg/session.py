@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from secagg import graph
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from secagg.layout import Layout
     from secagg.params import Mode, Params
+    from secagg.topology import Topology
 
 ID_BYTES = 16
 
@@ -82,7 +84,7 @@ class Session:
         for tensor in self.layout.tensors:
             self.params.range_of(tensor.name)
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 over everything above."""
         parts = (
@@ -96,15 +98,15 @@ class Session:
         )
         return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
 
-    def topology(self, clients: Sequence[int], seed: bytes) -> tuple[graph.Graph, int]:
-        """The masking graph and the share threshold for the clients that advertised keys.
+    def topology(self, clients: Sequence[int], seed: bytes) -> tuple[graph.Graph, Topology]:
+        """The masking graph of the clients that advertised keys, and what goes with it.
 
         Raises:
             ParameterError: ``neighbours`` or ``share_threshold`` do not fit this cohort.
             TooFewClientsError: Fewer clients than ``min_cohort + corrupt``.
         """
         wired = topology(self.params, self.mode, len(clients))
-        return graph.Graph.build(clients, wired.degree, seed), wired.threshold
+        return graph.Graph.build(clients, wired.degree, seed), wired
 
 
 def refuse_forgeable_counts(params: Params) -> None:

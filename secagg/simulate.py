@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from secagg.aggregate import Aggregate
     from secagg.layout import Layout
+    from secagg.ledger import Ledger
     from secagg.params import Mode
 
     Masks = Mapping[Any, Any]
@@ -143,6 +144,8 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     seed: bytes | int | None = None,
     *,
     layout: Layout | None = None,
+    model_root: bytes = b"",
+    ledgers: Mapping[Any, Ledger] | None = None,
     fallback: float | None = None,
     observe: Callable[[bytes], None] = lambda _: None,
 ) -> Result:
@@ -161,13 +164,16 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         seed: Makes the run repeatable, secrets included: for simulations only.
         layout: The layout of the updates with its prunable units (``pruning.find_units(model).layout``), which
             makes the declarations of unit masks a bit a unit.
+        model_root: Root of the model that the updates start from (``secagg.merkle``), or empty.
+        ledgers: Client to what it remembers of its sessions, for those that do. Ledgers know clients by their place in
+            ``deltas``, so keep it from call to call. The counting session is not remembered.
         fallback: What to put into ``mean`` and ``sum`` where a coordinate is withheld, instead of NaN.
         observe: Called with every message on the wire.
 
     Raises:
         ParameterError: Settings that contradict each other.
         InputError: An update, a mask or a weight that cannot be aggregated; ``culprits`` names the client.
-        AbortError: Too many dropouts, or too little coverage.
+        AbortError: Too many dropouts, too little coverage, or a client's ledger refuses.
     """
     params = params or Params()
     mode = _mode(mode, masks)
@@ -176,7 +182,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     structure = Structure.common(deltas.values())
     layout = _checked_layout(structure, layout)
     ids = {client: index for index, client in enumerate(deltas)}
-    for name, keys in (("masks", masks), ("weights", weights), ("dropouts", dropouts)):
+    for name, keys in (("masks", masks), ("weights", weights), ("dropouts", dropouts), ("ledgers", ledgers)):
         _check_clients(name, keys, ids, complete=name == "weights")
     contributions = {
         ids[client]: Contribution(
@@ -191,24 +197,24 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     _check_inputs(params, layout, contributions, names)
     entropy_of = _entropy(seed)
     session = Session(
-        id=entropy_of(None)(ID_BYTES), params=params, layout=layout, mode=mode, weighted=weights is not None
+        id=entropy_of(None)(ID_BYTES),
+        params=params,
+        layout=layout,
+        mode=mode,
+        weighted=weights is not None,
+        model_root=model_root,
     )
     traffic = driver.Traffic()
     if mode == "uniform" and masks:
         counted, cost = _count(session, contributions, entropy_of, observe)
         session = replace(session, counted=counted)
         traffic.add(cost, "counting: ")
-    played = driver.run(session, contributions, last_stage, entropy_of=entropy_of, observe=observe)
+    memory = {ids[client]: ledger for client, ledger in (ledgers or {}).items()}
+    played = driver.run(session, contributions, last_stage, ledgers=memory, entropy_of=entropy_of, observe=observe)
     traffic.add(played.traffic)
     return Result(
         aggregate=played.aggregate,
-        stats=Stats(
-            upload_bytes={names[id_]: count for id_, count in traffic.upload_bytes.items()},
-            download_bytes={names[id_]: count for id_, count in traffic.download_bytes.items()},
-            seconds=traffic.seconds,
-            dropouts={names[id_]: stage for id_, stage in last_stage.items() if stage < Stage.UNMASK},
-            clipped_share={names[id_]: share for id_, share in played.clipped_share.items()},
-        ),
+        stats=_stats(names, traffic, last_stage, played.clipped_share),
         verdict=f"simulation: this process saw every update; {verdict(played.aggregate)}",
         survivors=tuple(names[id_] for id_ in played.aggregate.survivors),
         unchanged=structure.unchanged,
@@ -260,6 +266,21 @@ def _count(
     played = driver.run(counting, bits, entropy_of=entropy_of, observe=observe)
     least = counts.least_coverage(layout, counting.layout.by_tensor(played.aggregate.sum))
     return CountedCoverage(frozenset(played.aggregate.survivors), least), played.traffic
+
+
+def _stats(
+    names: Mapping[int, Hashable],
+    traffic: driver.Traffic,
+    last_stage: Mapping[int, Stage],
+    clipped_share: Mapping[int, float],
+) -> Stats:
+    return Stats(
+        upload_bytes={names[id_]: count for id_, count in traffic.upload_bytes.items()},
+        download_bytes={names[id_]: count for id_, count in traffic.download_bytes.items()},
+        seconds=traffic.seconds,
+        dropouts={names[id_]: stage for id_, stage in last_stage.items() if stage < Stage.UNMASK},
+        clipped_share={names[id_]: share for id_, share in clipped_share.items()},
+    )
 
 
 def _mode(mode: Mode | None, masks: Masks | None) -> Mode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,7 +13,10 @@ from secagg.masking import CHECKS, Accumulator
 from secagg.messages import Digest, Member, Message
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from secagg.release import Plan
+    from secagg.rounds import Round
 
 Kind = TypeVar("Kind", bound=Message)
 
@@ -41,7 +44,7 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sec
     survivors: tuple[int, ...]
     endorsed: tuple[bytes, ...]
     vector: bytes
-    checks: tuple[bytes, ...]
+    checks: tuple[Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)], ...]
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -59,6 +62,28 @@ def decode(data: bytes) -> Snapshot:
         return msgspec.msgpack.decode(data, type=Snapshot)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise DecodingError("not a saved server") from None
+
+
+def check_round(kept: Snapshot, rounds: Sequence[Round]) -> None:
+    """Refuses a snapshot that holds less, or more, than a server in its round has.
+
+    Args:
+        kept: The snapshot.
+        rounds: Of the session, in order.
+
+    Raises:
+        DecodingError: It does, or the session has no such round.
+    """
+    names = [round_.value for round_ in rounds]
+    past = names[: names.index(kept.round)] if kept.round in names else []
+    outcomes = {
+        "AdvertiseKeys": kept.members,
+        "ShareKeys": kept.shared,
+        "MaskedInput": kept.survivors,
+        "ConsistencyCheck": kept.endorsed,
+    }
+    if kept.round not in names or any(bool(outcome) != (name in past) for name, outcome in outcomes.items()):
+        raise DecodingError("not a saved server")
 
 
 def summed(snapshot: Snapshot, plan: Plan) -> Accumulator:

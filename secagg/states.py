@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from secagg.keys import KeyPair
     from secagg.messages import Member, Participant, RevealedShare
     from secagg.release import Plan
+    from secagg.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Shared:
     own_share: RevealedShare = field(repr=False)
     roster: Mapping[int, Member]
     graph: Graph
-    threshold: int
+    topology: Topology
     h1: bytes
     declared: Participant
     own: NDArray[np.bool_] = field(repr=False)
@@ -61,6 +62,7 @@ class Masked:
 
     plan: Plan = field(repr=False)
     graph: Graph = field(repr=False)
+    topology: Topology
     h2: bytes
     own_share: RevealedShare = field(repr=False)
     held: Mapping[int, HeldShares] = field(repr=False)

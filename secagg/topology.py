@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from secagg import graph
@@ -13,21 +14,28 @@ if TYPE_CHECKING:
     from secagg.params import Mode, Params
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Topology:
-    """What follows from settings and the size of a cohort.
+    """What follows from settings and the number of clients that advertised keys.
 
     Args:
         degree: Neighbours of each client, k.
         threshold: Shares that rebuild a secret, t.
+        quorum: With an active server, how many clients must agree on the survivors; else 0.
+        needed: Clients that must stay to the end, or nothing is unmasked.
+        window_floor: Survivors that every window of the ring must hold; 0 in the complete graph.
         failures: How likely a sparse graph fails; None for the complete graph, which leaves nothing to chance.
     """
 
     degree: int
     threshold: int
-    failures: Failures | None
+    quorum: int
+    needed: int
+    window_floor: int = 0
+    failures: Failures | None = None
 
 
+@lru_cache(maxsize=256)
 def topology(params: Params, mode: Mode, clients: int) -> Topology:
     """The wiring of the clients that advertised keys.
 
@@ -41,27 +49,31 @@ def topology(params: Params, mode: Mode, clients: int) -> Topology:
             f"{clients} clients < {params.privacy_floor} {reason}: wait for more clients or lower min_cohort"
         )
     demands = graph.Demands(
-        lost=params.dropouts_tolerated(clients, threshold=0),
+        lost=params.dropouts_tolerated(clients, params.quorum(clients)),
         corrupt=params.corrupt,
         security_bits=params.security_bits,
+        active=params.active,
     )
-    degree = clients - 1
+    everybody = clients - 1
     if params.neighbours is not None:
-        degree = min(params.neighbours, degree)
-    elif clients > graph.COMPLETE_UP_TO and mode == "uniform" and not params.active:
-        degree = graph.smallest_degree(clients, demands)[0]
-    if degree == clients - 1:
-        return Topology(degree, _complete_threshold(params, clients, demands), None)
-    if mode == "mask-indexed" or params.active:
-        # A server that lies chooses its dropouts, and what it tells each client, after it has seen the ring.
-        needs = "an active server calls for" if params.active else "a mask-indexed session needs"
-        raise ParameterError(f"{needs} the complete graph: leave neighbours unset, or shard the cohort")
+        degree = min(params.neighbours, everybody)
+    elif clients > graph.COMPLETE_UP_TO and mode == "uniform":
+        degree, _ = graph.smallest_degree(clients, demands) or (everybody, None)
+    else:
+        degree = everybody
+    if degree == everybody:
+        return _complete(params, clients, demands)
+    if mode == "mask-indexed":
+        raise ParameterError(
+            "a mask-indexed session needs the complete graph: leave neighbours unset, or shard the cohort"
+        )
     return _sparse(params, degree, clients, demands)
 
 
-def _complete_threshold(params: Params, clients: int, demands: graph.Demands) -> int:
+def _complete(params: Params, clients: int, demands: graph.Demands) -> Topology:
     # With an active server, holders that were shown different survivors must not open both secrets of a client.
-    least = params.quorum(clients) if params.active else max(2, params.corrupt + 1)
+    quorum = params.quorum(clients)
+    least = quorum if params.active else max(2, params.corrupt + 1)
     threshold = params.share_threshold or max(least, min(graph.majority(clients), clients - demands.lost))
     if threshold < least:
         raise ParameterError(
@@ -72,20 +84,29 @@ def _complete_threshold(params: Params, clients: int, demands: graph.Demands) ->
         )
     if threshold > clients:
         raise ParameterError(f"share_threshold {threshold} exceeds the {clients} share holders of a client")
-    return threshold
+    return Topology(degree=clients - 1, threshold=threshold, quorum=quorum, needed=max(threshold, quorum))
 
 
 def _sparse(params: Params, degree: int, clients: int, demands: graph.Demands) -> Topology:
-    derived = graph.threshold_for(degree, clients, demands)
     borne = f"{demands.lost} dropouts and {demands.corrupt} corrupt clients"
-    if derived is None:
+    threshold = params.share_threshold or graph.threshold_for(degree, clients, demands)
+    if threshold is None:
         raise ParameterError(
             f"neighbours {degree} of {clients} clients is too few for {borne}: raise it or leave it unset"
         )
-    threshold = params.share_threshold or derived
-    failures = demands.failures(clients, degree, threshold)
-    if not demands.met_by(failures):
+    failures, floor = demands.failures(clients, degree, threshold), demands.window_floor(clients, degree)
+    if threshold > degree + 1 or floor > degree // 2 or not demands.safe(failures):
         raise ParameterError(
-            f"share_threshold {threshold} does not suit {degree} neighbours, {borne}: set {derived}, or leave it unset"
+            f"share_threshold {threshold} and {degree} neighbours do not suit {borne}: change them, or leave them unset"
         )
-    return Topology(degree, threshold, failures)
+    quorum = params.quorum(clients)
+    # A semi-honest server's dropouts are part of the bounds: so are those between AdvertiseKeys and ShareKeys.
+    stay = quorum if params.active else clients - demands.lost
+    return Topology(
+        degree=degree,
+        threshold=threshold,
+        quorum=quorum,
+        needed=max(threshold, stay),
+        window_floor=floor,
+        failures=failures,
+    )

@@ -4,7 +4,7 @@ h1 covers the session and all keys; it authenticates every sealed share. h2 adds
 declared; it goes into every mask key. Two clients that were shown different things therefore produce masks that do
 not cancel, instead of a sum over a smaller group than they believe.
 
-Against an active server clients also sign what they saw: h1 with their declaration and the shares that they deal, h2,
+Against an active server clients also sign: their keys, h1 with their declaration and the shares that they deal, h2,
 and h2 with the survivors. Each statement has a purpose of its own, so that no signature can stand for another.
 """
 
@@ -20,25 +20,24 @@ from secagg import messages
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from secagg.messages import Participant, Roster, SealedShares
+    from secagg.messages import Member, Participant, SealedShares
     from secagg.session import Session
 
 
-def graph_seed(session: Session, roster: Roster) -> bytes:
+def graph_seed(session: Session, members: Iterable[Member]) -> bytes:
     """Seed of the ring permutation: fixed by the keys of everybody, so that nobody can choose a place in it."""
-    return _digest(b"secagg graph", session.digest, messages.encode(roster))
+    return _digest(b"secagg graph", session.digest, *map(messages.encode_part, members))
 
 
-def h1(session: Session, roster: Roster, degree: int, threshold: int) -> bytes:
+def h1(session: Session, members: Iterable[Member], degree: int, threshold: int) -> bytes:
     """Hash of version, session, all parameters, graph and the sorted ids and keys of U1."""
     rule = f"{messages.VERSION} {degree} {threshold}".encode()
-    return _digest(b"secagg h1", rule, session.digest, messages.encode(roster))
+    return _digest(b"secagg h1", rule, session.digest, *map(messages.encode_part, members))
 
 
 def h2(first: bytes, participants: Iterable[Participant]) -> bytes:
     """Hash of h1, U2, and the declaration and public weight of everyone in it."""
-    encoder = messages.encode_part
-    return _digest(b"secagg h2", first, *(encoder(participant) for participant in participants))
+    return _digest(b"secagg h2", first, *map(messages.encode_part, participants))
 
 
 def share_commitment(salt: bytes, dealer: int, holder: int, share: bytes) -> bytes:
@@ -49,6 +48,11 @@ def share_commitment(salt: bytes, dealer: int, holder: int, share: bytes) -> byt
 def seed_commitment(first: bytes, owner: int, seed: bytes) -> bytes:
     """Commitment to a self seed, so that a seed rebuilt from shares can be told from a wrong one."""
     return _digest(b"secagg seed", first, id_bytes(owner), seed)
+
+
+def says_keys(session: Session, member: Member) -> bytes:
+    """Statement of a client: in this session, these are its keys."""
+    return _digest(b"secagg signs keys", session.digest, messages.encode_part(member))
 
 
 def says_first(first: bytes, participant: Participant) -> bytes:

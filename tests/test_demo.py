@@ -19,6 +19,7 @@ from secagg import commands
 
 if TYPE_CHECKING:
     from protocols.demo import DemoResult
+    from secagg.dryrun import DryRun
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
 PLUGGED_IN = tuple(
@@ -131,6 +132,53 @@ def test_with_format_json_nothing_else_stands_on_stdout(
     monkeypatch.setattr(demonstration, "run", lambda *_: finished.result)
     assert commands.main(["demo", "--format", "json", "--out", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def foreseen() -> dict[str, DryRun]:
+    """One dry run for all tests that look at its outcome."""
+    return demonstration.dry_run(demonstration.DemoSettings())
+
+
+def printed_by_a_dry_run(
+    foreseen: dict[str, DryRun], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+) -> str:
+    """What the command prints instead of training."""
+    monkeypatch.setattr(demonstration, "run", lambda *_: pytest.fail("a dry run trains nothing"))
+    monkeypatch.setattr(demonstration, "dry_run", lambda _: foreseen)
+    assert commands.main(["demo", "--dry-run", *options]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_dry_run_foresees_every_system_and_writes_nothing(
+    foreseen: dict[str, DryRun], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    printed = printed_by_a_dry_run(foreseen, monkeypatch, capsys, "--out", str(tmp_path / "nowhere"))
+    assert not list(tmp_path.iterdir())
+    assert list(foreseen) == SYSTEMS
+    assert printed == "\n\n".join(f"{name}\n{one}" for name, one in foreseen.items()) + "\n"
+
+
+def test_a_dry_run_in_json_holds_sessions_and_what_they_release(
+    foreseen: dict[str, DryRun], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fedavg, uniform, indexed = json.loads(
+        printed_by_a_dry_run(foreseen, monkeypatch, capsys, "--format", "json")
+    ).values()
+    assert list(fedavg["sessions"]) == ["whole update"]
+    assert list(uniform["sessions"]) == ["counting before", "whole update"]
+    assert list(indexed["sessions"]) == ["whole update", "smallest update"]
+    assert indexed["sessions"]["smallest update"]["coordinates"] < indexed["sessions"]["whole update"]["coordinates"]
+    assert all(one["sessions"]["whole update"]["clients"] == 20 for one in (fedavg, uniform, indexed))
+    assert all(one["released_share"] == 1 for one in (fedavg, uniform, indexed))
+
+
+def test_the_uploads_foreseen_are_those_of_the_demo(foreseen: dict[str, DryRun], finished: Finished) -> None:
+    for run in finished.json["runs"][::2]:  # the one between counts too, in layers and units
+        sent = run["rounds"][0]["clients"]["fast-01"]["upload_bytes"]
+        assert sum(foreseen[run["system"]].sessions["whole update"].upload_bytes.values()) == pytest.approx(
+            sent, rel=0.01
+        )
 
 
 def fails_with(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -1,26 +1,49 @@
-"""Attacks on the protocol itself: what a server that lies gains, with every check in place and with one left out.
+"""Attacks on the protocol itself: what whoever lies gains, with every check in place and with one left out.
 
-``attempt(attack)`` carries one out against the clients as they are, ``attempt(attack, attack.weakness)`` against a
-build without the check that stops it.
+``attempt(attack)`` carries one out against the code as it is, ``attempt(attack, attack.weakness)`` against a build
+without the checks that stop it.
 """
 
-from attacks.wire.attack import Attack, Outcome, Weakness, attempt
-from attacks.wire.rounds import DIFFERENCING, REUSE
-from attacks.wire.survivors import LATE, SECOND_UNMASK, TOO_FEW, TWO_LISTS
-from attacks.wire.views import LOW_ORDER_KEYS, MODEL_FOR_ONE, SMALLER_COHORT, SUBSTITUTED_KEYS
+from attacks.wire.agreements import MODEL_FOR_ONE, PART_FOR_ONE, SETTINGS_FOR_ONE
+from attacks.wire.attack import Attack, Goal, Outcome, Weakness, attempt
+from attacks.wire.keys import EQUAL_KEYS, LOW_ORDER_KEYS, SUBSTITUTED_KEYS
+from attacks.wire.rounds import BEHIND_THEIR_BACKS, DIFFERENCING, REUSE, SEED_REUSE
+from attacks.wire.shares import OVERLAPPING_LISTS, REFLECTED_SHARES, SECOND_UNMASK
+from attacks.wire.sparse import PADDED_ROSTER, PARTED_RING, TWO_STORIES
+from attacks.wire.sums import AFTER_THE_ROUND, BAD_DEALER, BAD_HOLDER, COUNTED_TWICE, RING_OVERFLOW, WEIGHT_OVERFLOW
+from attacks.wire.survivors import LATE, TOO_FEW, TWO_LISTS
+from attacks.wire.views import FORGED_MASKS, SECOND_PLAN, SMALLER_COHORT
 
 ATTACKS = (
-    TWO_LISTS,
+    SUBSTITUTED_KEYS,
+    LOW_ORDER_KEYS,
+    EQUAL_KEYS,
+    REFLECTED_SHARES,
     SECOND_UNMASK,
+    OVERLAPPING_LISTS,
+    TWO_LISTS,
     TOO_FEW,
     LATE,
     SMALLER_COHORT,
-    SUBSTITUTED_KEYS,
-    LOW_ORDER_KEYS,
+    SECOND_PLAN,
+    FORGED_MASKS,
     MODEL_FOR_ONE,
+    PART_FOR_ONE,
+    SETTINGS_FOR_ONE,
     REUSE,
+    SEED_REUSE,
     DIFFERENCING,
+    BEHIND_THEIR_BACKS,
+    PADDED_ROSTER,
+    TWO_STORIES,
+    PARTED_RING,
+    COUNTED_TWICE,
+    AFTER_THE_ROUND,
+    BAD_DEALER,
+    BAD_HOLDER,
+    RING_OVERFLOW,
+    WEIGHT_OVERFLOW,
 )
 """Every attack of this package."""
 
-__all__ = ["ATTACKS", "Attack", "Outcome", "Weakness", "attempt"]
+__all__ = ["ATTACKS", "Attack", "Goal", "Outcome", "Weakness", "attempt"]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attacks.wire.attack import LAYOUT, SIZE, VICTIM, Attack, Weakness, contributions, nothing, session
+from attacks.wire.attack import LAYOUT, SIZE, VICTIM, Attack, Weakness, contributions, nothing, session, wired
 from attacks.wire.hostile import HostileServer
 from secagg import declaration, masking
 from secagg.client import Client
 from secagg.declaration import FULL, Provenance
-from secagg.params import Params
 from secagg.release import Plan
 
 if TYPE_CHECKING:
@@ -26,48 +25,19 @@ OTHERS = [0, 1, 2, 4]
 def _two_lists(attacked: Session) -> list[int]:
     server = HostileServer(attacked, contributions(5))
     everybody = server.collect()
-    for holders, survivors in (([1, 2, 4], OTHERS), ([0, VICTIM], everybody)):
-        server.unmask(holders, survivors, server.agree(holders, survivors))
-    agreed = server.agreed_with(VICTIM, server.masking_key(VICTIM, 2))
-    return server.strip(VICTIM, server.self_seed(VICTIM, 2), agreed)
+    server.finish([1, 2, 4], OTHERS)
+    server.finish([0, VICTIM], everybody)
+    return server.strip(VICTIM, server.self_seed(VICTIM), server.agreed_with(VICTIM, server.masking_key(VICTIM)))
 
 
 TWO_LISTS = Attack(
     name="two survivor lists",
     threat="tells some clients that the victim survived, and others that it dropped out",
-    stopped_by="the quorum: no list is unmasked that more than half of the clients have not signed",
+    stopped_by="the quorum: no list is unmasked that not more than half of the clients have signed; and a threshold "
+    "that two parts of the holders do not both reach",
     session=session(adversary="active", min_cohort=2, max_dropouts=3),
     play=_two_lists,
-    weakness=(Weakness(Params, "quorum", lambda *_: 0),),
-)
-
-
-def _second_unmask(attacked: Session) -> list[int]:
-    server = HostileServer(attacked, contributions(5))
-    everybody = server.collect()
-    server.unmask(everybody, everybody)
-    server.unmask(OTHERS, OTHERS)
-    agreed = server.agreed_with(VICTIM, server.masking_key(VICTIM, 3))
-    return server.strip(VICTIM, server.self_seed(VICTIM, 3), agreed)
-
-
-def _unmask_and_stay(client: Client, request: bytes) -> bytes:
-    """Answers as ever, and does not remember that it did."""
-    before = client._state  # noqa: SLF001 - the weakened build
-    answer = _UNMASK(client, request)
-    client._state = before  # noqa: SLF001
-    return answer
-
-
-_UNMASK = Client.unmask
-
-SECOND_UNMASK = Attack(
-    name="second unmask",
-    threat="asks the same clients again, with a list of survivors that leaves out the victim",
-    stopped_by="the client's state: it answers once",
-    session=session(min_cohort=2, max_dropouts=2),
-    play=_second_unmask,
-    weakness=(Weakness(Client, "unmask", _unmask_and_stay),),
+    weakness=(Weakness(Client, "_check_quorum", nothing), wired(threshold=2)),
 )
 
 
@@ -78,7 +48,7 @@ def _too_few(attacked: Session) -> list[int]:
     server.collect()
     survivors = [VICTIM, 4, 5, 6]
     server.unmask(survivors, survivors)
-    return server.sums(survivors, 4)
+    return server.sums(survivors)
 
 
 TOO_FEW = Attack(
@@ -95,7 +65,7 @@ def _late(attacked: Session) -> list[int]:
     server = HostileServer(attacked, contributions(5))
     server.collect()
     server.unmask(OTHERS, OTHERS)
-    return server.strip(VICTIM, bytes(32), server.agreed_with(VICTIM, server.masking_key(VICTIM, 3)))
+    return server.strip(VICTIM, bytes(32), server.agreed_with(VICTIM, server.masking_key(VICTIM)))
 
 
 def _terms_without_self_mask(client: int, neighbours: Collection[int]) -> Iterator[masking.Term]:

@@ -6,17 +6,19 @@ one; then the session is played to its end with the right messages, and its sum 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 from msgspec import structs
 
-from secagg import messages, transcript
+from secagg import dealing, messages, transcript
 from secagg.client import Client
 from secagg.declaration import FULL
 from secagg.errors import (
     SERVER,
     DecodingError,
+    DifferencingError,
     LocalProtocolError,
     ParameterError,
     SecAggError,
@@ -29,10 +31,21 @@ from secagg.errors import (
 )
 from secagg.identity import Identity
 from secagg.keys import KeyPair
-from secagg.messages import ConsistencyRequest, Endorsement, MaskedInput, RelayedShares, ShareKeys, UnmaskRequest
+from secagg.ledger import Ledger
+from secagg.messages import (
+    ConsistencyRequest,
+    Endorsement,
+    MaskedInput,
+    Member,
+    RelayedShares,
+    Roster,
+    ShareKeys,
+    UnmaskRequest,
+)
+from secagg.params import Adversary
 from secagg.rounds import ROUNDS, Round
 from secagg.server import Server
-from secagg.states import Agreed, Masked
+from secagg.states import Agreed, HeldShares, Masked
 from tests.adversarial.play import (
     HELD,
     Play,
@@ -60,7 +73,7 @@ def signed_by(game: Play, id_: int, statement: bytes) -> bytes:
 
 def signatures(data: bytes) -> tuple[bytes, ...]:
     message = messages.decode(data)
-    assert isinstance(message, RelayedShares | ConsistencyRequest)
+    assert isinstance(message, Roster | RelayedShares | ConsistencyRequest)
     return message.signatures
 
 
@@ -71,6 +84,15 @@ def with_signature(data: bytes, place: int, signature: bytes) -> bytes:
     return changed(data, signatures=tuple(given))
 
 
+def members(data: bytes) -> tuple[Member, ...]:
+    message = messages.decode(data)
+    assert isinstance(message, Roster)
+    return message.members
+
+
+STRANGER = Member(77, KeyPair(bytes(32)).public, KeyPair(b"2" * 32).public)
+
+
 def quorum(data: bytes) -> tuple[Endorsement, ...]:
     message = messages.decode(data)
     assert isinstance(message, UnmaskRequest)
@@ -79,6 +101,10 @@ def quorum(data: bytes) -> tuple[Endorsement, ...]:
 
 TO_SERVER: dict[str, tuple[Round, Bad, type[SecAggError]]] = {
     # name: round, what client 1 sends instead of its answer, error
+    "keys without a signature": (Round.ADVERTISE_KEYS, lambda _, m: changed(m, signature=None), SignatureError),
+    "keys that it did not sign": (
+        Round.ADVERTISE_KEYS, lambda _, m: changed(m, masking_key=KeyPair(bytes(32)).public), SignatureError,
+    ),
     "shares without a signature": (Round.SHARE_KEYS, lambda _, m: changed(m, signature=None), SignatureError),
     "a signature of another client": (
         Round.SHARE_KEYS, lambda game, m: changed(m, signature=signature_of(game.answer(2))), SignatureError,
@@ -134,6 +160,16 @@ def test_the_server_refuses(name: str) -> None:
 
 TO_CLIENT: dict[str, tuple[Round, Bad, type[SecAggError]]] = {
     # name: round, what client 2 receives instead of the server's message, error; the culprit is the server
+    "a roster with the server's key for another client": (
+        Round.SHARE_KEYS, lambda _, m: part(m, "members", 0, masking_key=KeyPair(bytes(32)).public), SignatureError,
+    ),
+    "a roster without signatures": (Round.SHARE_KEYS, lambda _, m: changed(m, signatures=()), SignatureError),
+    "a roster with signatures swapped": (Round.SHARE_KEYS, lambda _, m: swapped(m, "signatures"), SignatureError),
+    "a roster with somebody whom nobody pinned": (
+        Round.SHARE_KEYS,
+        lambda _, m: changed(m, members=(*members(m), STRANGER), signatures=(*signatures(m), bytes(64))),
+        UnknownClientError,
+    ),
     "a forged declaration of another client": (
         Round.MASKED_INPUT, lambda _, m: part(m, "participants", 0, declaration=FULL), SignatureError,
     ),
@@ -221,16 +257,15 @@ def test_a_client_refuses(name: str) -> None:
     assert game.finish().integers.tolist() == expected_of_five()
 
 
-def test_substituted_keys_are_noticed_although_the_client_whose_keys_they_are_sees_its_own() -> None:
-    """The server shows client 2 a masking key of its own in place of client 1's, and everybody else the truth."""
+def test_a_client_that_is_shown_fewer_clients_is_not_among_those_that_the_others_take_part_with() -> None:
+    """The server shows client 2 a roster without client 9, signatures and all, and everybody else the truth."""
     game = active().until(Round.SHARE_KEYS)
-    false = KeyPair(bytes(32)).public
-    game.inbox = {**game.inbox, 2: part(game.inbox[2], "members", 0, masking_key=false)}
+    game.inbox = {**game.inbox, 2: without(without(game.inbox[2], "members", 4), "signatures", 4)}
     answer = game.answer(2)
     with pytest.raises(SecAggError) as raised:
         game.server.receive(answer)  # an honest server notices at once that client 2 saw something else
     assert raised.value.culprits == (2,)
-    game.deliver([1, 4, 8, 9])
+    game.deliver([1, 4, 8])
     game.close()
     state = game.clients[2]._state
     relayed = messages.decode(game.inbox[1])
@@ -264,6 +299,30 @@ def test_a_share_that_its_dealer_signed_and_nobody_can_open_names_the_dealer() -
     with pytest.raises(ShareError) as raised:
         game.answer(2)
     assert raised.value.culprits == (1,)
+
+
+@pytest.mark.parametrize("adversary", get_args(Adversary))
+def test_a_dealer_that_commits_to_what_is_no_share_is_named_before_anybody_masks(
+    adversary: Adversary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it not, its honest holders would reveal it in the end, and be blamed for it."""
+    game = five_clients(adversary=adversary).until(Round.SHARE_KEYS)
+
+    def seal_rubbish(shares: HeldShares, holder: int, secret: bytes, h1: bytes) -> messages.SealedShares:
+        key = structs.replace(shares.masking_key, share=b"\xff" * 33)
+        return SEAL_SHARES(HeldShares(shares.self_seed, key), holder, secret, h1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dealing, "seal_shares", seal_rubbish)
+        game.deliver([1])
+    game.deliver()
+    game.close()
+    with pytest.raises(ShareError, match="a share is no field element") as raised:
+        game.answer(2)
+    assert raised.value.culprits == (1,)
+
+
+SEAL_SHARES = dealing.seal_shares
 
 
 def test_a_client_agrees_to_one_list_of_survivors() -> None:
@@ -305,10 +364,10 @@ def test_a_client_needs_the_identity_that_is_pinned_for_it() -> None:
     one, other = Identity(b"1" * 32), Identity(b"2" * 32)
     with pytest.raises(ParameterError, match="identity is not the one that is pinned for client 2"):
         Client(2, session, other, {2: one.public, 3: other.public})
-    with pytest.raises(ParameterError, match="identity is not the one that is pinned for client 2"):
+    with pytest.raises(ParameterError, match="if, and only if, adversary='active'"):
         Client(2, session, None, {2: one.public})
-    with pytest.raises(ParameterError, match="identity is not the one that is pinned for client 2"):
-        Client(2, session, None, {3: one.public})
+    with pytest.raises(ParameterError, match="if, and only if, adversary='active'"):
+        Client(2, five_clients().clients[2].session, one)
     with pytest.raises(ParameterError, match="pin the identity of every client"):
         Client(2, session)
     with pytest.raises(ParameterError, match="pin the identity of every client"):
@@ -332,3 +391,28 @@ def test_nobody_else_s_view_counts_but_that_of_who_signed() -> None:
     refused_by_server(game, answer, SignatureError, (1,))
     game.close()  # client 1 is a dropout: nobody gives a share of its self seed
     assert game.finish().integers.tolist() == expected_of_five(set(HELD) - {1})
+
+
+def test_what_a_client_agrees_to_is_in_its_ledger_before_it_unmasks_and_what_it_sent_before_it_agrees() -> None:
+    game = active()
+    ledger = Ledger()
+    game.clients[2]._ledger = ledger
+    game.until(Round.CONSISTENCY_CHECK)
+    session = game.server.session
+    with pytest.raises(DifferencingError, match="did not end"):
+        ledger.send(replace(session, id=b"?" * 16))
+    game.until(Round.UNMASK)
+    assert ledger.agreed == 1
+    ledger.send(replace(session, id=b"?" * 16))
+    assert game.finish().integers.tolist() == expected_of_five()
+    assert ledger.agreed == 1
+
+
+def test_where_a_session_did_not_end_a_client_masks_nothing_else_for_that_model() -> None:
+    game = active().until(Round.MASKED_INPUT)
+    ledger = Ledger()
+    ledger.send(replace(game.server.session, id=b"?" * 16))
+    game.clients[2]._ledger = ledger
+    refused_by_client(game, game.inbox[2], DifferencingError, ())
+    game.clients[2]._ledger = None
+    assert game.finish().integers.tolist() == expected_of_five()

@@ -241,9 +241,11 @@ class Tiny:
             counted=counted,
         )
         try:
-            graph, threshold = session.topology(range(self.clients), bytes(32))
+            graph, topology = session.topology(range(self.clients), bytes(32))
             assert graph.degree == self.clients - 1
-            return Plan(session, threshold, [Participant(i, self._declared(i), None) for i in range(self.clients)])
+            return Plan(
+                session, topology.needed, [Participant(i, self._declared(i), None) for i in range(self.clients)]
+            )
         except SecAggError:
             return None
 

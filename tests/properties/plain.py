@@ -100,6 +100,13 @@ class Plain:
         return max(2, params.corrupt + 1, min(count // 2 + 1, count - self._tolerated(count, 0)))
 
     @cached_property
+    def needed(self) -> int:
+        """Clients that have to stay to the end, for their shares and, with an active server, for their agreement."""
+        active = self.scenario.session.params.adversary == "active"
+        quorum = self._quorum(len(self.scenario.completed(Stage.ADVERTISE_KEYS))) if active else 0
+        return max(self.threshold, quorum)
+
+    @cached_property
     def shared(self) -> list[int]:
         """U2."""
         return self.scenario.completed(Stage.SHARE_KEYS)
@@ -112,7 +119,7 @@ class Plain:
     @cached_property
     def dropouts(self) -> int:
         """D."""
-        return self._tolerated(len(self.shared), self.threshold)
+        return self._tolerated(len(self.shared), self.needed)
 
     @cached_property
     def required(self) -> int:
@@ -142,7 +149,7 @@ class Plain:
             least = self._quorum(len(advertised)) if params.adversary == "active" else params.corrupt + 1
             if not least <= params.share_threshold <= len(advertised):
                 return ParameterError
-        if len(self.shared) < max(self.floor, self.threshold):
+        if len(self.shared) < max(self.floor, self.needed):
             return TooFewClientsError
         if not self.released.any():
             return CoverageError
@@ -152,7 +159,7 @@ class Plain:
             return TooFewClientsError
         active = params.adversary == "active"
         agreeing = len(self.scenario.completed(Stage.CONSISTENCY_CHECK))
-        if active and agreeing < max(self._quorum(len(self.shared)), self.threshold):
+        if active and agreeing < self.needed:
             return TooFewClientsError
         if len(self.scenario.completed(Stage.UNMASK)) < self.threshold:
             return TooFewClientsError
@@ -256,11 +263,10 @@ class Plain:
     def _total(self, clients: list[int]) -> Fraction:
         return Fraction(sum(self.weights[client] for client in clients), self.magnitude)
 
-    def _tolerated(self, clients: int, threshold: int) -> int:
+    def _tolerated(self, clients: int, needed: int) -> int:
         wanted = self.scenario.session.params.max_dropouts
         wanted = clients // 3 if wanted is None else wanted
-        quorum = self._quorum(clients) if self.scenario.session.params.adversary == "active" else 0
-        return max(0, min(wanted, clients - self.floor, clients - threshold, clients - quorum))
+        return max(0, min(wanted, clients - self.floor, clients - needed))
 
     def _quorum(self, clients: int) -> int:
         """More than half of the clients and of the corrupt ones together."""

@@ -63,7 +63,7 @@ def test_the_command_prints_the_table_or_json(capsys: pytest.CaptureFixture[str]
     assert "shares that rebuild a secret 19 of 37" in capsys.readouterr().out
     assert commands.main([*arguments, "--adversary", "active", "--format", "json"]) == 0
     written = json.loads(capsys.readouterr().out)
-    assert (written["topology"]["degree"], written["topology"]["threshold"]) == (999, 526)
+    assert (written["topology"]["degree"], written["topology"]["threshold"]) == (108, 75)
 
 
 def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg import graph
-from secagg.errors import ParameterError
 from secagg.graph import Demands, Graph, majority, smallest_degree, threshold_for
 
 SEED = bytes(range(32))
@@ -79,15 +78,22 @@ def test_a_majority_is_the_smallest_number_above_half(holders: int, expected: in
     assert majority(holders) == expected
 
 
+def sparsest(clients: int, demands: Demands) -> tuple[int, int]:
+    """The smallest degree, where there is one, and its threshold."""
+    found = smallest_degree(clients, demands)
+    assert found is not None
+    return found
+
+
 def test_the_check_value_for_a_thousand_clients_is_degree_36() -> None:
-    degree, threshold = smallest_degree(1000, Demands(lost=100, corrupt=50))
+    degree, threshold = sparsest(1000, Demands(lost=100, corrupt=50))
     assert degree == 36
     assert 2 <= threshold <= majority(37)
 
 
 def test_the_degree_grows_with_the_number_of_lost_and_of_corrupt_clients() -> None:
-    by_lost = [smallest_degree(400, Demands(lost=lost, corrupt=10))[0] for lost in (0, 20, 60, 100, 130)]
-    by_corrupt = [smallest_degree(400, Demands(lost=60, corrupt=corrupt))[0] for corrupt in (0, 10, 40, 80)]
+    by_lost = [sparsest(400, Demands(lost=lost, corrupt=10))[0] for lost in (0, 20, 60, 100, 130)]
+    by_corrupt = [sparsest(400, Demands(lost=60, corrupt=corrupt))[0] for corrupt in (0, 10, 40, 80)]
     for degrees in (by_lost, by_corrupt):
         assert all(less <= more for less, more in pairwise(degrees))
         assert degrees[0] < degrees[-1]
@@ -112,7 +118,7 @@ def log_choose(total: int, chosen: int) -> float:
     ("clients", "lost", "corrupt"), [(1000, 100, 50), (300, 60, 15), (250, 80, 0), (2000, 600, 20)]
 )
 def test_the_chosen_degree_meets_the_union_bounds_recomputed_in_floats(clients: int, lost: int, corrupt: int) -> None:
-    degree, threshold = smallest_degree(clients, Demands(lost=lost, corrupt=corrupt))
+    degree, threshold = sparsest(clients, Demands(lost=lost, corrupt=corrupt))
     gone = lost + corrupt
     run = math.prod((gone - j) / (clients - 1 - j) for j in range(degree // 2))
     assert clients * run <= 2**-graph.SECURITY_BITS * (1 + 1e-6)
@@ -128,7 +134,7 @@ def test_degree_and_threshold_keep_their_promise_on_random_rings(monkeypatch: py
     """With bounds lowered to 2^-4 the failures are frequent enough to count: 3000 rings of 40 clients."""
     monkeypatch.setattr(graph, "LIVENESS_BITS", 4)
     clients, lost, corrupt, rings = 40, 10, 5, 3000
-    degree, threshold = smallest_degree(clients, Demands(lost=lost, corrupt=corrupt, security_bits=4))
+    degree, threshold = sparsest(clients, Demands(lost=lost, corrupt=corrupt, security_bits=4))
     chance = random.Random(20170101)
     split = opened = starved = 0
     for number in range(rings):
@@ -148,25 +154,41 @@ def test_degree_and_threshold_keep_their_promise_on_random_rings(monkeypatch: py
     assert not connected(Graph((0, 1, 2, 3), 2), {0, 2})
 
 
-def test_whether_survivors_stay_connected_is_found_out_on_the_graph_itself() -> None:
-    ring = Graph((5, 1, 9, 2, 7, 4, 8), 2)
-    assert ring.connects({5, 1, 9, 2, 7, 4, 8})
-    assert ring.connects([1, 9, 2])
-    assert ring.connects({8, 5, 1})  # across the seam of the ring
-    assert not ring.connects({5, 9})
-    assert not ring.connects((5, 1, 2, 7))
-    assert Graph((1, 2, 3, 4), 3).connects({1, 3})
+def test_the_thinnest_window_is_found_across_the_seam_of_the_ring() -> None:
+    ring = Graph((5, 1, 9, 2, 7, 4, 8), 4)
+    assert ring.fewest_in_window({5, 1, 9, 2, 7, 4, 8}) == 2
+    assert ring.fewest_in_window([1, 9, 2, 4]) == 0  # nobody at 8 and 5
+    assert ring.fewest_in_window((5, 9, 7, 8)) == 1
+    assert ring.fewest_in_window(()) == 0
+    assert Graph((1, 2), 1).fewest_in_window({1, 2}) == 1
 
 
 @given(harary_graphs(), st.data())
-def test_connects_agrees_with_a_search_of_the_graph(joined: Graph, data: st.DataObject) -> None:
+def test_clients_in_every_window_are_connected(joined: Graph, data: st.DataObject) -> None:
     left = set(data.draw(st.lists(st.sampled_from(joined.order), min_size=1, unique=True)))
-    assert joined.connects(left) == connected(joined, left)
+    window = joined.degree // 2
+    circle = joined.order * 2
+    counted = min(len(left.intersection(circle[start : start + window])) for start in range(len(joined.order)))
+    assert joined.fewest_in_window(left) == counted
+    if counted:
+        assert connected(joined, left)
+
+
+@given(harary_graphs(), st.data())
+def test_survivors_beyond_the_floor_stay_connected_whoever_of_them_is_corrupt(
+    joined: Graph, data: st.DataObject
+) -> None:
+    corrupt = set(data.draw(st.lists(st.sampled_from(joined.order), unique=True)))
+    survivors = corrupt | set(data.draw(st.lists(st.sampled_from(joined.order), min_size=1, unique=True)))
+    circle, window = joined.order * 2, joined.degree // 2
+    most = max(len(corrupt.intersection(circle[start : start + window])) for start in range(len(joined.order)))
+    if joined.fewest_in_window(survivors) > most:
+        assert connected(joined, survivors - corrupt)
 
 
 def test_a_degree_has_a_threshold_from_the_smallest_degree_on() -> None:
     demands = Demands(lost=60, corrupt=15)
-    degree, threshold = smallest_degree(300, demands)
+    degree, threshold = sparsest(300, demands)
     assert threshold_for(degree, 300, demands) == threshold
     assert threshold_for(degree - 2, 300, demands) is None
     assert threshold_for(degree + 2, 300, demands) is not None
@@ -177,16 +199,31 @@ def test_without_losses_a_majority_of_the_holders_is_the_threshold() -> None:
 
 
 def test_a_degree_one_step_lower_breaks_the_bound() -> None:
-    degree, _ = smallest_degree(1000, Demands(lost=100, corrupt=50))
+    degree, _ = sparsest(1000, Demands(lost=100, corrupt=50))
     run = math.prod((150 - j) / (999 - j) for j in range(degree // 2 - 1))
     assert 1000 * run > 2**-graph.SECURITY_BITS
 
 
-def test_a_cohort_that_no_sparse_graph_serves_is_refused_with_its_settings() -> None:
-    with pytest.raises(
-        ParameterError, match="of 10 clients tolerates 5 dropouts and 3 corrupt ones: lower max_dropouts"
-    ):
-        smallest_degree(10, Demands(lost=5, corrupt=3))
+def test_a_cohort_may_have_no_sparse_graph() -> None:
+    assert smallest_degree(10, Demands(lost=5, corrupt=3)) is None
+
+
+@pytest.mark.parametrize(("clients", "lost", "corrupt"), [(1000, 100, 50), (300, 30, 15), (400, 20, 0)])
+def test_against_an_active_server_the_bounds_hold_whoever_it_drops(clients: int, lost: int, corrupt: int) -> None:
+    """Recomputed in floats: 40 bits, and 60 more for a server that tries rings until one suits it."""
+    demands = Demands(lost=lost, corrupt=corrupt, active=True)
+    degree, threshold = sparsest(clients, demands)
+    window, floor = degree // 2, demands.window_floor(clients, degree)
+    assert clients * tail(clients - 1, corrupt, window, floor) <= 2**-100 * (1 + 1e-6)
+    assert floor == 1 or clients * tail(clients - 1, corrupt, window, floor - 1) > 2**-100
+    # Both secrets of a client open if holders that are told two stories, and corrupt ones twice, have 2t shares of it.
+    assert clients * tail(clients - 1, corrupt, degree, 2 * threshold - (degree + 1)) <= 2**-100 * (1 + 1e-6)
+    assert clients * tail(clients - 1, lost, window, window - floor + 1) <= 2**-20
+    assert clients * tail(clients - 1, lost, degree, degree - threshold + 1) <= 2**-20
+
+
+def test_a_floor_that_no_window_can_keep_is_one_above_its_size() -> None:
+    assert Demands(lost=0, corrupt=90, active=True).window_floor(100, 10) == 6
 
 
 @pytest.mark.parametrize("threshold", [0, 60])

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg.errors import ParameterError, SignatureError, UnexpectedMessageError, UnknownClientError
-from secagg.identity import Directory, Identity, NoDirectory, NoIdentity, directory
+from secagg.identity import Directory, Identity, NoDirectory, NoIdentity, directory, introduce
 from secagg.params import Params
+from secagg.prg import SeededEntropy
 
 ONE, OTHER = (Identity(bytes([number]) * 32) for number in (1, 2))
 PINNED = {7: ONE.public, 9: OTHER.public}
@@ -93,3 +94,11 @@ def test_an_identity_is_drawn_from_the_entropy_handed_in_and_never_shown() -> No
     assert asked == [32]
     assert identity.seed.hex() not in repr(identity)
     assert repr(identity.seed) not in repr(identity)
+
+
+def test_clients_in_one_place_are_introduced_to_each_other_if_the_server_may_lie() -> None:
+    entropy_of = {id_: SeededEntropy(bytes([id_])) for id_ in (3, 8)}
+    identities, pinned = introduce(Params(adversary="active"), entropy_of)
+    assert pinned == {id_: identity.public for id_, identity in identities.items()}
+    assert len(set(pinned.values())) == 2
+    assert introduce(Params(), entropy_of) == ({}, None)

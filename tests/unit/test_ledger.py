@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg import declaration
+from secagg import declaration, isolation
 from secagg.client import Client
 from secagg.declaration import FULL, Provenance
-from secagg.errors import DecodingError, DifferencingError, LocalProtocolError, ParameterError
+from secagg.errors import CoverageError, DecodingError, DifferencingError, LocalProtocolError, ParameterError
 from secagg.layout import Layout, Tensor
-from secagg.ledger import Ledger, Scope
+from secagg.ledger import Entry, Ledger, Scope, _Kept
 from secagg.messages import Participant
 from secagg.params import Params
 from secagg.release import Plan
 from secagg.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from secagg.params import Weighting
 
 LAYOUT = Layout((Tensor("w", (4,)),))
 SESSION = Session(
@@ -36,14 +39,20 @@ def plan(clients: Collection[int], number: int = 0, model: bytes = b"m") -> Plan
     return Plan(session, 2, [Participant(client, FULL, None) for client in sorted(clients)])
 
 
-def masked(held: dict[int, Sequence[int]], number: int) -> Plan:
+def masked(
+    held: Mapping[int, Collection[int]], number: int, weighting: Weighting | None = None, buckets: Sequence[int] = ()
+) -> Plan:
     """A mask-indexed session of clients that hold these of the four coordinates."""
-    session = replace(SESSION, id=bytes([number]) * 16, mode="mask-indexed")
+    params = replace(SESSION.params, weighting=weighting or "hidden")
+    session = replace(
+        SESSION, id=bytes([number]) * 16, mode="mask-indexed", params=params, weighted=weighting is not None
+    )
     declared = {
-        client: declaration.of_coordinates(LAYOUT, np.isin(np.arange(4), places), Provenance.DEVICE)
+        client: declaration.of_coordinates(LAYOUT, np.isin(np.arange(4), list(places)), Provenance.DEVICE)
         for client, places in held.items()
     }
-    return Plan(session, 2, [Participant(client, declared[client], None) for client in sorted(held)])
+    weights = dict(zip(sorted(held), buckets, strict=False))
+    return Plan(session, 2, [Participant(client, declared[client], weights.get(client)) for client in sorted(held)])
 
 
 def remembering(*plans: Plan, scope: Scope = "model") -> Ledger:
@@ -106,6 +115,111 @@ def test_three_sums_that_have_a_single_client_as_their_solution_are_refused() ->
     ledger.check(plan(third | {9, 10, 11}, 4), sorted(third | {9, 10, 11}))
 
 
+def test_three_sums_that_leave_two_clients_are_refused() -> None:
+    """As above with client 0 twice, so that nobody is alone in any combination."""
+    first, second = {0, 9, 1, 2, 3, 4}, {0, 9, 5, 6, 7, 8}
+    third = {1, 2, 3, 4, 5, 6, 7, 8}
+    ledger = remembering(plan(first, 1), plan(second, 2))
+    with pytest.raises(DifferencingError, match="isolate 2 clients"):
+        ledger.check(plan(third, 3), sorted(third))
+    assert ledger.refused == 1
+
+
+def test_what_an_earlier_session_with_a_lower_floor_gave_away_is_not_held_against_later_ones() -> None:
+    ledger = remembering(plan(range(4), 1))
+    strict = plan(range(10, 20), 2)
+    params = Params(min_cohort=5, max_dropouts=0)
+    strict = Plan(replace(strict.session, params=params), 2, list(strict.participants.values()))
+    ledger.check(strict, strict.clients)
+    again = Plan(replace(plan(range(9)).session, params=params), 2, list(plan(range(9)).participants.values()))
+    ledger.check(again, again.clients)
+    with pytest.raises(DifferencingError, match="isolate 4 clients < 5"):
+        ledger.check(again, range(8))
+
+
+TWICE = (
+    {client: [0, 1] if client < 3 else [1] for client in range(6)},
+    {client: [2, 3] if client < 4 else [3] for client in range(8)},
+)
+"""Two sessions without a common coordinate; the first three clients are alike in one, and the first four in another."""
+
+
+def test_sums_of_weights_are_compared_although_no_coordinate_is_in_both() -> None:
+    first, second = (masked(held, number, "hidden") for number, held in enumerate(TWICE))
+    with pytest.raises(DifferencingError, match="isolate 1 clients"):
+        remembering(first).check(second, second.clients)
+    for weighting in (None, "average"):
+        first, second = (masked(held, number, weighting) for number, held in enumerate(TWICE))
+        if weighting is None:
+            remembering(first).check(second, second.clients)
+        else:
+            with pytest.raises(DifferencingError, match="isolate 2 clients"):
+                remembering(first).check(second, second.clients)
+
+
+def test_weights_are_compared_over_models_and_layouts_if_asked_for() -> None:
+    one, other = (
+        Plan(replace(short.session, weighted=True), 2, list(short.participants.values()))
+        for short in (plan(range(5), 1, b"one"), plan(range(4), 2, b"other"))
+    )
+    elsewhere = replace(other.session, layout=Layout((Tensor("v", (9,)),)))
+    other = Plan(elsewhere, 2, list(other.participants.values()))
+    remembering(one).check(other, other.clients)
+    with pytest.raises(DifferencingError, match="isolate 1 clients"):
+        remembering(one, scope="all").check(other, other.clients)
+
+
+def test_sums_with_other_weights_than_before_cannot_be_compared_and_are_refused() -> None:
+    held = dict.fromkeys(range(4), range(4))
+    ledger = remembering(masked(held, 1, "public", [0, 1, 2, 3]))
+    ledger.check(masked(held, 2, "public", [0, 1, 2, 3]), range(4))
+    ledger.check(masked(dict.fromkeys(range(4, 9), range(4)), 2, "public", [7, 7, 7, 7, 7]), range(4, 9))
+    for changed in (masked(held, 3, "public", [0, 1, 2, 4]), masked(held, 3), masked(held, 3, "hidden")):
+        with pytest.raises(DifferencingError, match="weighted the clients otherwise"):
+            ledger.check(changed, changed.clients)
+
+
+holdings = st.fixed_dictionaries({client: st.sets(st.integers(0, 3)) for client in range(6)})
+
+
+@given(holdings, holdings)
+def test_two_masked_sessions_are_compared_coordinate_by_coordinate(
+    first: dict[int, set[int]], second: dict[int, set[int]]
+) -> None:
+    holders = [[{client for client in one if place in one[client]} for place in range(4)] for one in (first, second)]
+    both = [(one, other) for one, other in zip(*holders, strict=True) if min(len(one), len(other)) >= 3]
+    try:
+        ledger, later = remembering(masked(first, 1)), masked(second, 2)
+    except CoverageError:
+        return
+    if any(0 < len(one ^ other) < 3 for one, other in both):
+        with pytest.raises(DifferencingError):
+            ledger.check(later, later.clients)
+    else:
+        ledger.check(later, later.clients)
+
+
+def test_a_comparison_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = remembering(plan(range(5), 1), plan(range(5, 10), 2))
+    ledger.check(plan(range(3, 8), 3), range(3, 8))
+    monkeypatch.setattr(isolation, "MOST_WORK", 10)
+    with pytest.raises(DifferencingError, match="takes too long to tell"):
+        ledger.check(plan(range(3, 8), 3), range(3, 8))
+    assert ledger.refused == 1
+
+
+def test_a_session_that_is_agreed_to_after_all_or_twice_counts_once_and_as_agreed_to() -> None:
+    ledger = remembering(plan(range(5), 1))
+    with pytest.raises(DifferencingError):
+        ledger.check(plan(range(5), 2), range(4))
+    ledger.check(plan(range(5), 2), range(5))
+    before = len(ledger.to_bytes())
+    ledger.record(plan(range(5), 2), range(5))
+    ledger.record(plan(range(5), 2), range(5))
+    assert (ledger.agreed, ledger.refused) == (2, 0)
+    assert len(ledger.to_bytes()) - before < 20, "what was known before takes an id and no more"
+
+
 def test_what_matters_is_who_holds_the_same_coordinate() -> None:
     first = masked({0: [0, 1], 1: [0, 1], 2: [0, 1], 3: [0, 1, 2], 4: [2, 3], 5: [2, 3], 6: [2, 3], 7: [3]}, 1)
     same = masked({0: [0, 1], 1: [0, 1], 2: [0, 1], 3: [0, 1, 2], 4: [2, 3], 5: [2, 3], 6: [2, 3], 7: [3]}, 2)
@@ -135,6 +249,26 @@ def test_a_session_is_used_once() -> None:
         Client(1, SESSION, ledger=ledger).advertise_keys()
 
 
+def test_until_it_is_known_who_survived_nothing_else_is_sent_for_the_same_model() -> None:
+    """An active server may release a session without this client, over survivors that it never hears of."""
+    one, again, other = plan(range(5), 1), plan(range(5), 2), plan(range(5), 3, b"other")
+    ledger = Ledger()
+    ledger.send(one.session)
+    ledger = Ledger.from_bytes(ledger.to_bytes())
+    with pytest.raises(DifferencingError, match="start from a new model, or abandon that session"):
+        ledger.send(again.session)
+    assert ledger.refused == 1
+    ledger.send(other.session)
+    ledger.record(one, range(5))
+    ledger.send(again.session)
+    ledger.abandon(again.session.id)
+    ledger.send(again.session)
+    wary = Ledger("all")
+    wary.send(one.session)
+    with pytest.raises(DifferencingError):
+        wary.send(other.session)
+
+
 @pytest.mark.parametrize("scope", ["model", "all"])
 def test_a_ledger_is_kept_from_run_to_run(scope: Scope) -> None:
     ledger = remembering(plan(range(5), 1), scope=scope)
@@ -142,7 +276,7 @@ def test_a_ledger_is_kept_from_run_to_run(scope: Scope) -> None:
     with pytest.raises(DifferencingError):
         ledger.check(plan(range(4), 2), range(4))
     kept = Ledger.from_bytes(ledger.to_bytes())
-    assert repr(kept) == repr(ledger) == f"Ledger(scope='{scope}', unmasked=1, refused=1)"
+    assert repr(kept) == repr(ledger) == f"Ledger(scope='{scope}', agreed=1, refused=1)"
     with pytest.raises(LocalProtocolError):
         kept.open(b"x" * 16)
     with pytest.raises(DifferencingError):
@@ -150,9 +284,89 @@ def test_a_ledger_is_kept_from_run_to_run(scope: Scope) -> None:
     kept.check(plan(range(5), 4), range(5))
 
 
-@pytest.mark.parametrize("data", [b"", b"ledger", Ledger().to_bytes()[:-1]])
+@given(holdings, st.sets(st.integers(0, 5)), st.sampled_from([None, "average", "public"]))
+def test_a_kept_ledger_is_the_same_ledger(
+    held: dict[int, set[int]], survivors: set[int], weighting: Weighting | None
+) -> None:
+    try:
+        session = masked(held, 1, weighting, range(6) if weighting == "public" else ())
+    except CoverageError:
+        return
+    ledger = remembering(session, plan(range(7), 2))
+    ledger.record(session, sorted(survivors | {0}))
+    data = ledger.to_bytes()
+    assert Ledger.from_bytes(data).to_bytes() == data
+    assert Ledger.from_bytes(data)._entries.keys() == ledger._entries.keys()
+
+
+def runs(*numbers: int) -> bytes:
+    return np.array(numbers, "<i8").tobytes()
+
+
+ENTRY = Entry(b"m", bytes(32), (1, 4, 6), (0, 1, -1), b"\x60\xe0", runs(0, 2, 1, 2, 3, 0), b"\xc0")
+
+
+def kept(*entries: Entry, ids: Sequence[bytes] = ()) -> bytes:
+    return b"\x01" + msgspec.msgpack.encode(_Kept("model", list(ids), [], [], [], list(entries)))
+
+
+def test_the_entry_that_is_malformed_below_is_well_formed() -> None:
+    assert Ledger.from_bytes(kept(ENTRY, ids=[bytes(16), b"x" * 16])).to_bytes() == kept(
+        ENTRY, ids=[bytes(16), b"x" * 16]
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"survivors": (1, 1, 6)},
+        {"survivors": (4, 1, 6)},
+        {"survivors": (1, 4)},
+        {"survivors": (), "weights": ()},
+        {"survivors": (-1, 4, 6)},
+        {"survivors": (1, 4, 2**63)},
+        {"weights": (0, 1)},
+        {"weights": (0, 1, 128)},
+        {"layout": bytes(31)},
+        {"groups": b"\x60\xe1"},
+        {"groups": b"\xe0\x60"},
+        {"groups": b"\x60"},
+        {"groups": b"\x20\x60\xe0"},
+        {"groups": b""},
+        {"slots": b"\xc1"},
+        {"slots": b"\xc0\xc0"},
+        {"runs": b""},
+        {"runs": ENTRY.runs[:-1]},
+        {"runs": runs(0, 2, 1, 2, 3, 2)},
+        {"runs": runs(0, 2, 1, 2, 3, -1)},
+        {"runs": runs(-1, 2, 1, 2, 3, 0)},
+        {"runs": runs(0, 2, 1, 1, 3, 0)},
+        {"runs": runs(0, 0, 1, 2, 3, 0)},
+        {"runs": runs(2, 3, 0, 0, 2, 1)},
+        {"runs": runs(0, 1, 1, 1, 2, 1, 2, 3, 0)},
+    ],
+)
+def test_a_malformed_entry_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(DecodingError):
+        Ledger.from_bytes(kept(msgspec.structs.replace(ENTRY, **changes)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"ledger",
+        Ledger().to_bytes()[:-1],
+        Ledger().to_bytes() + b"\x00",
+        b"\x02" + Ledger().to_bytes()[1:],
+        kept(ENTRY, ENTRY),
+        kept(ids=[b"short"]),
+        kept(ids=[bytes(16), bytes(16)]),
+        kept(ids=[b"x" * 16, bytes(16)]),
+    ],
+)
 def test_what_is_no_ledger_is_refused(data: bytes) -> None:
-    with pytest.raises(DecodingError, match="not a ledger"):
+    with pytest.raises(DecodingError, match=r"not a ledger|not in canonical form"):
         Ledger.from_bytes(data)
 
 

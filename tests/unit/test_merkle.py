@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg import merkle
-from secagg.errors import AgreementError, LayoutMismatchError, ParameterError
+from secagg.errors import SERVER, AgreementError, LayoutMismatchError, ParameterError
 from secagg.layout import Layout, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LAYOUT = Layout(
     (
@@ -51,8 +55,9 @@ def test_any_part_of_a_model_can_be_checked_and_no_other_passes_for_it(
     fetched = {number: leaves[number] for number in chosen}
     merkle.check(root, len(leaves), fetched, proof)
     altered = data.draw(st.sampled_from(sorted(chosen)))
-    with pytest.raises(AgreementError, match="not those under the session's model root"):
+    with pytest.raises(AgreementError, match="not those under the session's model root") as refused:
         merkle.check(root, len(leaves), fetched | {altered: fetched[altered] + b"!"}, proof)
+    assert refused.value.culprits == (SERVER,)
     with pytest.raises(AgreementError):
         merkle.check(root, len(leaves), fetched, (*proof, bytes(32)))
     if proof:
@@ -88,6 +93,51 @@ def test_every_coordinate_is_in_one_leaf_and_a_unit_s_leaf_holds_what_feeds_it()
             owner = {"conv.weight": place[0], "conv.bias": place[0], "fc.weight": place[-1], "fc.bias": 5}[tensor.name]
             assert differ == [owner]
             assert merkle.root(others) != base
+
+
+def test_leaves_hold_the_model_and_nan_stands_where_none_was_fetched() -> None:
+    leaves = merkle.model_leaves(LAYOUT, MODEL)
+    whole = merkle.model_of(LAYOUT, dict(enumerate(leaves)))
+    assert all(np.array_equal(values, whole[name]) for name, values in MODEL.items())
+    needed = merkle.leaves_of_units(LAYOUT, np.array([False, True]))
+    part = merkle.model_of(LAYOUT, {number: leaves[number] for number in needed})
+    missing = {name: np.argwhere(np.isnan(values)).tolist() for name, values in part.items()}
+    assert missing == {
+        "conv.weight": [[0, 0], [0, 1], [0, 2]],
+        "conv.bias": [[0]],
+        "fc.weight": [[0, 0], [1, 0]],
+        "fc.bias": [],
+    }
+    assert all(
+        np.array_equal(values[~np.isnan(values)], MODEL[name][~np.isnan(values)]) for name, values in part.items()
+    )
+
+
+def test_every_kind_of_float_comes_back_as_it_was() -> None:
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        layout = Layout((Tensor("v", (3,), dtype), Tensor("scalar", (), dtype)))
+        model = {"v": np.array([0.5, -2.0, 1.25]), "scalar": np.array(4.0)}
+        back = merkle.model_of(layout, dict(enumerate(merkle.model_leaves(layout, model))))
+        assert all(np.array_equal(values, back[name]) for name, values in model.items())
+
+
+@pytest.mark.parametrize(
+    ("number", "problem", "change"),
+    [
+        (0, "shorter", lambda leaf: leaf[:-1]),
+        (5, "shorter", lambda leaf: leaf[:-1]),
+        (0, "longer", lambda leaf: leaf + b"!"),
+        (4, "longer", lambda leaf: leaf + b"!"),
+    ],
+    ids=["unit cut", "tensor cut", "unit grown", "tensor without coordinates grown"],
+)
+def test_a_leaf_of_another_length_is_refused_even_if_it_is_under_the_root(
+    number: int, problem: str, change: Callable[[bytes], bytes]
+) -> None:
+    fetched = dict(enumerate(merkle.model_leaves(LAYOUT, MODEL)))
+    with pytest.raises(AgreementError, match=problem) as refused:
+        merkle.model_of(LAYOUT, fetched | {number: change(fetched[number])})
+    assert refused.value.culprits == (SERVER,)
 
 
 def test_a_model_that_does_not_fit_the_layout_is_refused() -> None:

@@ -85,9 +85,29 @@ def test_what_is_no_saved_server_is_refused() -> None:
     game.deliver()
     game.close()
     kept = snapshot.decode(game.server.save())
-    for changes in ({"vector": kept.vector[:-1]}, {"checks": kept.checks[:1]}):
+    for changes in (
+        {"vector": kept.vector[:-1]},
+        {"checks": kept.checks[:1]},
+        {"checks": (bytes(9), bytes(8))},
+        {"members": ()},
+        {"shared": ()},
+        {"shared": kept.shared[:2]},
+        {"survivors": (1, 2)},
+        {"round": "ConsistencyCheck"},
+        {"answers": kept.shared},
+    ):
         with pytest.raises(DecodingError, match="not a saved server"):
             Server.restore(game.server.session, snapshot.encode(msgspec.structs.replace(kept, **changes)), game.clients)
+
+
+def test_a_saved_server_names_no_survivor_that_took_no_part() -> None:
+    game = five_clients().until(Round.UNMASK)
+    kept = snapshot.decode(game.server.save())
+    for survivors in ((1, 2, 4, 8, 77), ()):
+        with pytest.raises(DecodingError, match="not a saved server"):
+            Server.restore(
+                game.server.session, snapshot.encode(msgspec.structs.replace(kept, survivors=survivors)), game.clients
+            )
 
 
 def test_a_saved_server_shows_nothing_of_what_it_holds() -> None:

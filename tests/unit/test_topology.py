@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from secagg.errors import ParameterError, TooFewClientsError
 from secagg.graph import COMPLETE_UP_TO, Demands
-from secagg.params import Params
+from secagg.params import Adversary, Params
 
 
 def test_a_complete_graph_leaves_nothing_to_chance() -> None:
@@ -16,10 +16,43 @@ def test_a_complete_graph_leaves_nothing_to_chance() -> None:
     assert (wired.degree, wired.failures) == (COMPLETE_UP_TO - 1, None)
 
 
-def test_against_an_active_server_everybody_masks_with_everybody() -> None:
-    assert Params(adversary="active").topology(300).degree == 299
-    with pytest.raises(ParameterError, match="an active server calls for the complete graph: leave neighbours unset"):
-        Params(adversary="active", neighbours=100).topology(300)
+def test_an_active_server_takes_more_neighbours_shares_and_survivors_than_one_that_follows_the_protocol() -> None:
+    trusted, hostile = (
+        Params.for_cohort(1000, 0.1, 0.05, adversary=adversary).topology(1000) for adversary in get_args(Adversary)
+    )
+    assert (trusted.degree, trusted.threshold, trusted.quorum, trusted.window_floor) == (36, 19, 0, 1)
+    assert trusted.degree < hostile.degree < 200
+    assert 2 * hostile.threshold > hostile.degree + 1
+    assert hostile.quorum == 526
+    assert hostile.needed == 526
+    assert 1 < hostile.window_floor < hostile.degree // 2
+
+
+@pytest.mark.parametrize("adversary", get_args(Adversary))
+def test_where_no_sparse_graph_suffices_everybody_masks_with_everybody(adversary: Adversary) -> None:
+    wired = Params(corrupt=200, max_dropouts=30, adversary=adversary).topology(250)
+    assert (wired.degree, wired.window_floor, wired.failures) == (249, 0, None)
+
+
+def test_somebody_who_sets_degree_and_threshold_may_bear_rounds_that_abort_but_no_risk_of_secrets() -> None:
+    settings: dict[str, Any] = {"neighbours": 6, "corrupt": 2, "max_dropouts": 4, "adversary": "active"}
+    with pytest.raises(ParameterError, match="neighbours 6 of 14 clients is too few for 4 dropouts and 2 corrupt"):
+        Params(**settings).topology(14)
+    wired = Params(**settings, share_threshold=5).topology(14)
+    assert (wired.threshold, wired.window_floor) == (5, 3)
+    assert wired.failures is not None
+    assert wired.failures.starved > -20
+    with pytest.raises(ParameterError, match="share_threshold 4 and 6 neighbours do not suit 4 dropouts and 2 corr"):
+        Params(**settings, share_threshold=4).topology(14)
+    with pytest.raises(ParameterError, match="share_threshold 5 and 4 neighbours do not suit 10 dropouts and 50 corr"):
+        Params(adversary="active", neighbours=4, share_threshold=5, corrupt=50, max_dropouts=10).topology(100)
+
+
+def test_in_a_sparse_graph_of_a_semi_honest_server_clients_that_leave_before_they_share_count_as_dropouts() -> None:
+    params = Params(max_dropouts=100, corrupt=50)
+    wired = params.topology(1000)
+    assert wired.needed == 900
+    assert params.dropouts_tolerated(950, wired.needed) == 50
 
 
 def test_a_sparse_graph_comes_with_the_probabilities_that_it_promises() -> None:
@@ -49,7 +82,11 @@ def test_with_an_active_server_twice_the_threshold_exceeds_holders_and_corrupt_o
         ({"adversary": "active", "share_threshold": 5}, 10, "share_threshold 5 < 6: 0 corrupt clients and a lying ser"),
         ({"corrupt": 4, "share_threshold": 4}, 10, "share_threshold 4 must exceed corrupt 4: raise it or leave it uns"),
         ({"share_threshold": 11}, 10, "share_threshold 11 exceeds the 10 share holders of a client"),
-        ({"neighbours": 6, "max_dropouts": 0, "share_threshold": 2, "corrupt": 2}, 30, "does not suit 6 .*: set 4, or"),
+        (
+            {"neighbours": 6, "max_dropouts": 0, "share_threshold": 2, "corrupt": 2},
+            30,
+            "share_threshold 2 and 6 neighbours do not suit 0 dro",
+        ),
     ],
 )
 def test_a_threshold_that_breaks_a_promise_is_refused(settings: dict[str, Any], clients: int, message: str) -> None:
@@ -87,7 +124,5 @@ def test_rates_outside_their_domain_are_refused_by_name(rates: tuple[float, floa
 def test_rates_that_no_cohort_of_this_size_bears_are_refused() -> None:
     with pytest.raises(ParameterError, match="survive 2 dropouts, not 5: lower dropout_rate, corrupt_rate or min_co"):
         Params.for_cohort(5, 0.9)
-    with pytest.raises(ParameterError, match="no sparse graph"):
-        Params.for_cohort(300, 0.1, 0.5)
     with pytest.raises(TooFewClientsError):
         Params.for_cohort(2, 0.0)

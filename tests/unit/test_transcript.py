@@ -9,40 +9,39 @@ import msgspec
 from secagg import transcript
 from secagg.declaration import FULL, Declaration, Provenance
 from secagg.layout import Layout, Tensor
-from secagg.messages import Member, Participant, Roster
+from secagg.messages import Member, Participant
 from secagg.params import Params
 from secagg.session import Session
 
 SESSION = Session(id=bytes(16), params=Params(), layout=Layout((Tensor("w", (4,)),)), mode="uniform")
 MEMBERS = tuple(Member(number, bytes([number]) * 32, bytes([100 + number]) * 32) for number in range(3))
-ROSTER = Roster(bytes(16), MEMBERS)
 PARTICIPANTS = tuple(Participant(number, FULL, None) for number in range(3))
-H1 = transcript.h1(SESSION, ROSTER, 2, 2)
+H1 = transcript.h1(SESSION, MEMBERS, 2, 2)
 
 
 def test_h1_changes_with_everything_that_it_covers() -> None:
     changed_key = msgspec.structs.replace(MEMBERS[0], transport_key=bytes(32))
     hashes = {
         H1,
-        transcript.h1(replace(SESSION, params=Params(min_cohort=2)), ROSTER, 2, 2),
-        transcript.h1(replace(SESSION, weighted=True), ROSTER, 2, 2),
-        transcript.h1(replace(SESSION, id=b"\x01" * 16), ROSTER, 2, 2),
-        transcript.h1(SESSION, msgspec.structs.replace(ROSTER, members=MEMBERS[:2]), 2, 2),
-        transcript.h1(SESSION, msgspec.structs.replace(ROSTER, members=(changed_key, *MEMBERS[1:])), 2, 2),
-        transcript.h1(SESSION, ROSTER, 4, 2),
-        transcript.h1(SESSION, ROSTER, 2, 3),
+        transcript.h1(replace(SESSION, params=Params(min_cohort=2)), MEMBERS, 2, 2),
+        transcript.h1(replace(SESSION, weighted=True), MEMBERS, 2, 2),
+        transcript.h1(replace(SESSION, id=b"\x01" * 16), MEMBERS, 2, 2),
+        transcript.h1(SESSION, MEMBERS[:2], 2, 2),
+        transcript.h1(SESSION, (changed_key, *MEMBERS[1:]), 2, 2),
+        transcript.h1(SESSION, MEMBERS, 4, 2),
+        transcript.h1(SESSION, MEMBERS, 2, 3),
     }
     assert len(hashes) == 8
-    assert transcript.h1(SESSION, ROSTER, 2, 2) == H1
+    assert transcript.h1(SESSION, MEMBERS, 2, 2) == H1
 
 
 def test_the_graph_follows_from_the_session_and_everybody_s_keys() -> None:
     changed_key = msgspec.structs.replace(MEMBERS[0], masking_key=b"\xff" * 32)
     seeds = {
-        transcript.graph_seed(SESSION, ROSTER),
-        transcript.graph_seed(replace(SESSION, id=b"\x01" * 16), ROSTER),
-        transcript.graph_seed(SESSION, msgspec.structs.replace(ROSTER, members=MEMBERS[:2])),
-        transcript.graph_seed(SESSION, msgspec.structs.replace(ROSTER, members=(changed_key, *MEMBERS[1:]))),
+        transcript.graph_seed(SESSION, MEMBERS),
+        transcript.graph_seed(replace(SESSION, id=b"\x01" * 16), MEMBERS),
+        transcript.graph_seed(SESSION, MEMBERS[:2]),
+        transcript.graph_seed(SESSION, (changed_key, *MEMBERS[1:])),
     }
     assert len(seeds) == 4
     assert H1 not in seeds

@@ -132,7 +132,7 @@ def test_training_costs_are_those_of_the_model() -> None:
 
 LAYOUT = Layout((Tensor("weight", (30,)),))
 WORK: dict[Hashable, Work] = {
-    number: Work(number, torch.nn.Identity(), Mask.full(LAYOUT), {"weight": torch.full((30,), 0.5)})
+    number: Work(number, torch.nn.Identity(), Mask.full(LAYOUT), update={"weight": torch.full((30,), 0.5)})
     for number in range(4)
 }
 

@@ -10,8 +10,9 @@ import secagg
 from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Secure, Uniform
 from protocols.clip import Clip, ClipSettings, KeepRatios
 from protocols.fedavg import FedAvg
+from protocols.fetch import Served
 from protocols.round import RoundContext, play
-from protocols.stages import Delta, LocalTraining, Weigh
+from protocols.stages import Delta, Fetch, LocalTraining, Weigh
 from protocols.system import largest_difference
 from protocols.training import Examples, LocalSgd, accuracy
 from pruning.clip import relative_norm
@@ -195,10 +196,10 @@ def test_the_local_statistic_trains_fully_now_and_then(federation: Federation) -
 def test_clients_can_weigh_by_their_examples(federation: Federation) -> None:
     aggregator = FloatMean(federation.units.layout)
     start = federation.start()
-    context = RoundContext(0, federation.model_at(start), start.state)
+    context = RoundContext(0, federation.model_at(start), start.state, Served(aggregator.layout, start.state))
     examples = dict(federation.examples)
     examples["fast-01"] = examples["fast-01"].subset(range(5))
-    stages = (LocalTraining(examples, federation.training, 0), Delta(), Weigh(examples))
+    stages = (Fetch(), LocalTraining(examples, federation.training, 0), Delta(), Weigh(examples))
     played = play(stages, context, federation.fleet.names, aggregator)
     assert {client: work.weight for client, work in played.work.items()} == {
         client: len(own) for client, own in examples.items()
@@ -209,7 +210,8 @@ def test_clients_can_weigh_by_their_examples(federation: Federation) -> None:
 
 def test_a_client_without_examples_is_named(federation: Federation) -> None:
     start = federation.start()
-    context = RoundContext(0, federation.model_at(start), start.state)
+    served = Served(federation.units.layout, start.state)
+    context = RoundContext(0, federation.model_at(start), start.state, served)
     with pytest.raises(InputError, match="nobody") as refused:
         play((LocalTraining({}, federation.training, 0),), context, ["nobody"], plain(federation))
     assert refused.value.culprits == ("nobody",)
