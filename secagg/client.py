@@ -346,8 +346,7 @@ class Client:
     def _agree(self, plan: Plan, survivors: tuple[int, ...]) -> None:
         """From here on the others may release these sums without this client."""
         if self._ledger is not None:
-            self._ledger.check(plan, survivors)
-            self._ledger.record(plan, survivors)
+            self._ledger.agree(plan, survivors)
 
     def _check_quorum(self, state: Masked, message: messages.UnmaskRequest) -> None:
         quorum = messages.by_id(message.quorum)

@@ -219,17 +219,21 @@ class Ledger:
         Raises:
             DifferencingError: It would, or it cannot be compared with them.
         """
-        try:
-            self._check(Entry.of(plan, survivors), plan.session.params.privacy_floor)
-        except DifferencingError:
-            self._refused.add(plan.session.id)
-            raise
+        self._check(plan, Entry.of(plan, survivors))
 
     def record(self, plan: Plan, survivors: Sequence[int]) -> None:
         """Notes that this client agrees to the release of a session: from now on it may happen."""
-        self._agreed.add(plan.session.id)
-        self._pending.pop(plan.session.id, None)
-        self._entries[Entry.of(plan, survivors)] = None
+        self._record(plan, Entry.of(plan, survivors))
+
+    def agree(self, plan: Plan, survivors: Sequence[int]) -> None:
+        """``check``, then ``record``.
+
+        Raises:
+            DifferencingError: As ``check``; nothing is recorded then.
+        """
+        entry = Entry.of(plan, survivors)
+        self._check(plan, entry)
+        self._record(plan, entry)
 
     def to_bytes(self) -> bytes:
         """The ledger, to keep it from run to run."""
@@ -260,7 +264,19 @@ class Ledger:
             raise DecodingError("ledger is not in canonical form")
         return ledger
 
-    def _check(self, entry: Entry, floor: int) -> None:
+    def _record(self, plan: Plan, entry: Entry) -> None:
+        self._agreed.add(plan.session.id)
+        self._pending.pop(plan.session.id, None)
+        self._entries[entry] = None
+
+    def _check(self, plan: Plan, entry: Entry) -> None:
+        try:
+            self._compare(entry, plan.session.params.privacy_floor)
+        except DifferencingError:
+            self._refused.add(plan.session.id)
+            raise
+
+    def _compare(self, entry: Entry, floor: int) -> None:
         past = [one for one in self._entries if self.scope == "all" or one.model == entry.model]
         if not past or entry in self._entries:
             return

@@ -172,6 +172,11 @@ class Unmask(Message, frozen=True, tag="Unmask"):
     shares: tuple[RevealedShare, ...]
 
 
+def member(message: AdvertiseKeys) -> Member:
+    """What a roster lists of a client that sent this."""
+    return Member(message.sender, message.masking_key, message.transport_key)
+
+
 PartType = TypeVar("PartType", Member, Participant, Endorsement)
 
 

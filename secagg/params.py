@@ -52,7 +52,8 @@ class Params:
             mean weight. A uniform session always hides them.
         exact_denominators: In a uniform session, divide each coordinate by the weight that really covers it. Opt
             in knowingly: those sums reveal the masks.
-        share_threshold: Shares that rebuild a secret, t. Default: what ``max_dropouts`` leaves, at most a majority.
+        share_threshold: Shares that rebuild a secret, t. Default: what ``max_dropouts`` leaves, at most a majority;
+            with an active server more than half of the share holders and the corrupt ones together.
         neighbours: Degree k of the masking graph. Default: everybody up to 200 clients and in mask-indexed
             sessions, beyond that the smallest even degree that keeps ``security_bits``. Where this and
             ``share_threshold`` are both set, rounds may abort by chance more often than once in a million.

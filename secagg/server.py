@@ -284,14 +284,11 @@ class Server:
             raise KeyAgreementError("a public key is used twice")
         for key in mine:
             check_public(key)
-        member = messages.Member(message.sender, message.masking_key, message.transport_key)
-        self._directory.check(message.sender, message.signature, transcript.says_keys(self.session, member))
+        statement = transcript.says_keys(self.session, messages.member(message))
+        self._directory.check(message.sender, message.signature, statement)
 
     def _close_advertise_keys(self, answers: dict[int, AdvertiseKeys]) -> dict[int, bytes]:
-        members = {
-            client: messages.Member(client, answers[client].masking_key, answers[client].transport_key)
-            for client in sorted(answers)
-        }
+        members = {client: messages.member(answers[client]) for client in sorted(answers)}
         self._admit_members(members)
         roster = messages.Roster(self.session.id, tuple(members.values()), _signatures(answers, members))
         return dict.fromkeys(members, messages.encode(roster))

@@ -95,7 +95,8 @@ def _sparse(params: Params, degree: int, clients: int, demands: graph.Demands) -
             f"neighbours {degree} of {clients} clients is too few for {borne}: raise it or leave it unset"
         )
     failures, floor = demands.failures(clients, degree, threshold), demands.window_floor(clients, degree)
-    if threshold > degree + 1 or floor > degree // 2 or not demands.safe(failures):
+    good_enough = demands.met_by if params.neighbours is None else demands.safe
+    if threshold > degree + 1 or floor > degree // 2 or not good_enough(failures):
         raise ParameterError(
             f"share_threshold {threshold} and {degree} neighbours do not suit {borne}: change them, or leave them unset"
         )

@@ -92,7 +92,7 @@ class HostileServer:
         """Collects everybody's keys."""
         for id_, client in sorted(self.clients.items()):
             message = as_kind(AdvertiseKeys, client.advertise_keys())
-            self.members[id_] = Member(id_, message.masking_key, message.transport_key)
+            self.members[id_] = messages.member(message)
             self.signed[id_] = message.signature
 
     def share_keys(self, clients: Collection[int] | None = None) -> None:
@@ -238,6 +238,15 @@ class HostileServer:
                 key = masking.pairwise_key(agreed[term.peer], second, client, term.peer)
                 left.apply(masking.MaskKey(-term.sign, key, plan.overlap(client, term.peer)))
         return _integers(plan, left)
+
+    def opened(self, client: int) -> list[int]:
+        """A client's encoded update, from the shares that were given of both of its secrets."""
+        return self.strip(client, self.self_seed(client), self.agreed_with(client, self.masking_key(client)))
+
+    def opened_through(self, client: int, peers: Collection[int]) -> list[int]:
+        """The same, from the shares of its self seed and of the masking keys of all that it masked with."""
+        own = self.members[client].masking_key
+        return self.strip(client, self.self_seed(client), {id_: self.masking_key(id_).agree(own) for id_ in peers})
 
     def sums(self, group: Collection[int], known: Mapping[int, KeyPair] | None = None) -> list[int]:
         """The sums over a group of clients, with the masks taken off that they share with others.

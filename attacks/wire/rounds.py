@@ -61,7 +61,7 @@ DIFFERENCING = Attack(
     stopped_by="the ledger: it compares the survivors of every coordinate with those of earlier sessions",
     session=session(max_dropouts=1),
     play=_differencing,
-    weakness=(Weakness(Ledger, "check", nothing),),
+    weakness=(Weakness(Ledger, "_check", nothing),),
 )
 
 

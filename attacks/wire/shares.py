@@ -25,7 +25,7 @@ def _second_unmask(attacked: Session) -> list[int]:
     everybody = server.collect()
     server.unmask(everybody, everybody)
     server.unmask(OTHERS, OTHERS)
-    return server.strip(VICTIM, server.self_seed(VICTIM), server.agreed_with(VICTIM, server.masking_key(VICTIM)))
+    return server.opened(VICTIM)
 
 
 def _unmask_and_stay(client: Client, request: bytes) -> bytes:
@@ -58,7 +58,7 @@ def _overlapping_lists(attacked: Session) -> list[int]:
         of_self, of_key = (share for share in answer.shares if share.dealer == VICTIM)
         server.keep(VICTIM, holder, of_self.share, of_self=True)
         server.keep(VICTIM, holder, of_key.share, of_self=False)
-    return server.strip(VICTIM, server.self_seed(VICTIM), server.agreed_with(VICTIM, server.masking_key(VICTIM)))
+    return server.opened(VICTIM)
 
 
 def _unmask_two_lists(client: Client, request: bytes) -> bytes:
@@ -101,7 +101,7 @@ def _reflected_shares(attacked: Session) -> list[int]:
     for (dealer, of_self), shares in tuple(server.revealed.items()):
         for share in shares.values():  # what the victim gives as another's is its own, at the other's point
             server.revealed.setdefault((VICTIM, of_self), {})[server.points[dealer]] = share
-    return server.strip(VICTIM, server.self_seed(VICTIM), server.agreed_with(VICTIM, server.masking_key(VICTIM)))
+    return server.opened(VICTIM)
 
 
 def _dealt_by_anybody(first: bytes, _sealed: SealedShares) -> bytes:

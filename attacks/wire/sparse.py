@@ -50,7 +50,7 @@ def _padded_roster(attacked: Session) -> list[int]:
     server.share_keys(honest)
     server.mask_all([VICTIM], honest)
     server.open_shares(VICTIM, pairs)
-    return server.strip(VICTIM, server.self_seed(VICTIM), server.agreed_with(VICTIM, server.masking_key(VICTIM)))
+    return server.opened(VICTIM)
 
 
 def _keys_of_anybody(agreed: Session, member: Member) -> bytes:
@@ -82,9 +82,7 @@ def _two_stories(attacked: Session) -> list[int]:
     server.mask_all(rest, ring)
     server.finish(near, near)
     server.finish(rest, rest)
-    own = server.members[VICTIM].masking_key
-    agreed = {peer: server.masking_key(peer).agree(own) for peer in near if peer != VICTIM}
-    return server.strip(VICTIM, server.self_seed(VICTIM), agreed)
+    return server.opened_through(VICTIM, [peer for peer in near if peer != VICTIM])
 
 
 def _everybody_everywhere(graph: Graph, _clients: object) -> int:

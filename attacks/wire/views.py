@@ -40,9 +40,7 @@ def _told_of_few(attacked: Session) -> HostileServer:
 
 def _opened(server: HostileServer) -> list[int]:
     """From the keys of all but the victim of those that it knows of: the others gave them as those of dropouts."""
-    own = server.members[VICTIM].masking_key
-    agreed = {peer: server.masking_key(peer).agree(own) for peer in SHOWN if peer != VICTIM}
-    return server.strip(VICTIM, server.self_seed(VICTIM), agreed)
+    return server.opened_through(VICTIM, [peer for peer in SHOWN if peer != VICTIM])
 
 
 def _smaller_cohort(attacked: Session) -> list[int]:

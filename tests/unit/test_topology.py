@@ -100,6 +100,12 @@ def test_a_sparse_graph_takes_a_threshold_below_the_number_of_corrupt_clients() 
     assert params.topology(1000).threshold == 18
 
 
+def test_a_threshold_alone_is_refused_where_rounds_would_abort() -> None:
+    with pytest.raises(ParameterError, match="share_threshold 30 and 36 neighbours do not suit 100 dropouts and 50 c"):
+        Params(corrupt=50, max_dropouts=100, share_threshold=30).topology(1000)
+    assert Params(corrupt=50, max_dropouts=100, share_threshold=30, neighbours=36).topology(1000).threshold == 30
+
+
 def test_rates_become_the_settings_of_a_cohort() -> None:
     params = Params.for_cohort(1000, 0.1, 0.05, min_cohort=5)
     assert (params.max_dropouts, params.corrupt, params.min_cohort) == (100, 50, 5)
