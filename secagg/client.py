@@ -85,7 +85,8 @@ class Client:
             repeat itself in another session, the secrets of the two are different all the same.
 
     Raises:
-        ParameterError: Identities without an active server, or the other way round; this client's is not pinned.
+        ParameterError: An id outside its domain; identities without an active server, or the other way round; this
+            client's is not pinned.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Client:
         ledger: Ledger | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        if not isinstance(id, int) or not 0 <= id <= messages.LARGEST_ID:
+            raise ParameterError("id must be an integer from 0 to 2^63 - 1")
         self.id = id
         self.session = session
         self.clipped_share = 0.0
@@ -215,7 +218,7 @@ class Client:
             SignatureError: Somebody did not sign the keys that this client saw, its declaration or its shares.
             RemoteProtocolError: The message is malformed, or misrepresents this client.
             AbortError: Too few clients are left, the release rule lets nothing out, or the ledger knows of a session of
-                the same model that did not end.
+                the same model that did not end here.
         """
         state = self._in(Shared)
         message = self._read(relayed, messages.RelayedShares)
@@ -233,14 +236,15 @@ class Client:
         held = self._open(state, message, neighbours)
         plan = Plan(self.session, state.topology.needed, message.participants)
         encoding.check_update(self.session.layout, self.session.params, update, state.own)
-        integers, self.clipped_share = encoding.encode_update(plan, self.id, update, state.own, state.weight)
+        integers, clipped_share = encoding.encode_update(plan, self.id, update, state.own, state.weight)
         h2 = transcript.h2(state.h1, message.participants)
         hidden = self._mask(state, plan, integers, h2, neighbours)
         check = b"".join(number.to_bytes(8, "little") for number in hidden.checks)
         signature = self._identity.sign(transcript.says_second(h2, self.id))
         answer = messages.MaskedInput(self.session.id, self.id, check, plan.ring.pack(hidden.vector), signature)
-        if self._ledger is not None and self.session.params.active:
+        if self._ledger is not None:
             self._ledger.send(self.session)
+        self.clipped_share = clipped_share
         self._state = Masked(
             plan=plan, graph=state.graph, topology=state.topology, h2=h2, own_share=state.own_share, held=held
         )
@@ -268,7 +272,8 @@ class Client:
         self._check_signed(survivors, message.signatures, lambda id_: transcript.says_second(state.h2, id_))
         statement = transcript.says_survivors(state.h2, message.survivors, self.id)
         answer = messages.ConsistencyCheck(self.session.id, self.id, self._identity.sign(statement))
-        self._agree(state.plan, survivors)
+        if self._ledger is not None:
+            self._ledger.agree(state.plan, survivors)
         self._state = Agreed(masked=state, survivors=message.survivors)
         return messages.encode(answer)
 
@@ -299,8 +304,10 @@ class Client:
             (dealer, held.self_seed if dealer in alive else held.masking_key) for dealer, held in state.held.items()
         ]
         shares.append((self.id, state.own_share))
-        if not agreed:
-            self._agree(state.plan, survivors)
+        if self._ledger is not None:
+            if not agreed:
+                self._ledger.agree(state.plan, survivors)
+            self._ledger.settle(self.session.id)
         answer = messages.Unmask(self.session.id, self.id, tuple(share for _, share in sorted(shares, key=_first)))
         self._state = Done()
         return messages.encode(answer)
@@ -342,11 +349,6 @@ class Client:
                 f"{state.topology.window_floor}: the honest ones could fall apart, and each part's sum open"
             )
         return survivors
-
-    def _agree(self, plan: Plan, survivors: tuple[int, ...]) -> None:
-        """From here on the others may release these sums without this client."""
-        if self._ledger is not None:
-            self._ledger.agree(plan, survivors)
 
     def _check_quorum(self, state: Masked, message: messages.UnmaskRequest) -> None:
         quorum = messages.by_id(message.quorum)

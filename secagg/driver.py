@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from secagg.client import Client
-from secagg.errors import ParameterError
+from secagg.errors import ParameterError, SecAggError
 from secagg.identity import introduce
 from secagg.server import Server
 
@@ -113,7 +113,8 @@ def run(
         session: What all parties agree on.
         contributions: What each client brings, by client id.
         last_stage: The last round that a client completes, for those that drop out.
-        ledgers: What clients remember of their sessions, for those that do.
+        ledgers: What clients remember of their sessions, for those that do. Those that drop out after MaskedInput keep
+            the session as ``Ledger.pending``; one that breaks off is abandoned.
         entropy_of: Source of random bytes of each client.
         observe: Called with every message on the wire, in order.
 
@@ -156,8 +157,22 @@ def run(
 
     rosters = play(Stage.ADVERTISE_KEYS, lambda id_, _: clients[id_].advertise_keys(), dict.fromkeys(clients, b""))
     relayed = play(Stage.SHARE_KEYS, share_keys, rosters)
-    requests = play(Stage.MASKED_INPUT, masked_input, relayed)
-    if session.params.active:
-        requests = play(Stage.CONSISTENCY_CHECK, lambda id_, request: clients[id_].check_consistency(request), requests)
-    play(Stage.UNMASK, lambda id_, request: clients[id_].unmask(request), requests)
+    with _abandoned_if_it_breaks_off(session, ledgers or {}):
+        requests = play(Stage.MASKED_INPUT, masked_input, relayed)
+        if session.params.active:
+            requests = play(
+                Stage.CONSISTENCY_CHECK, lambda id_, request: clients[id_].check_consistency(request), requests
+            )
+        play(Stage.UNMASK, lambda id_, request: clients[id_].unmask(request), requests)
     return Played(server.outcome, traffic, {id_: client.clipped_share for id_, client in clients.items()})
+
+
+@contextmanager
+def _abandoned_if_it_breaks_off(session: Session, ledgers: Mapping[int, Ledger]) -> Iterator[None]:
+    """Within one process it is known that nothing was released then. A client that only has the server's word waits."""
+    try:
+        yield
+    except SecAggError:
+        for ledger in ledgers.values():
+            ledger.abandon(session.id)
+        raise

@@ -132,7 +132,7 @@ def _messages(params: Params, clients: int, wired: Topology, vector: int) -> tup
     dealt = _deal(id_, wired)
     sealed = structs.replace(dealing.seal_shares(dealt, id_, key, key), signature=signature)
     survivors = messages.write_bitmap((), range(clients))
-    quorum = tuple(messages.Endorsement(id_, one) for one in signatures[: wired.quorum])
+    quorum = tuple(messages.Endorsement(id_, one) for one in signatures[: wired.needed])
     up: list[Message] = [
         messages.AdvertiseKeys(session, id_, key, key, signature),
         messages.ShareKeys(session, id_, key, key, key, FULL, None, key, (sealed,) * wired.degree, signature),
@@ -179,7 +179,7 @@ def _seconds(params: Params, clients: int, wired: Topology, ring: Ring, coordina
     client += k * _fastest(lambda: dealing.seal_shares(shares, 0, secret, h1))
     client += k * _fastest(lambda: dealing.open_shares(sealed, secret, h1))
     if params.active:
-        verified = 3 * clients + k + wired.quorum
+        verified = 3 * clients + k + wired.needed
         client += verified * _fastest(lambda: directory.check(0, signature, b""))
         client += (k + 4) * _fastest(lambda: identity.sign(b""))
     return client, k * (mask + agree)

@@ -1,9 +1,9 @@
 """The public order of coordinates: which tensors a round aggregates, and which coordinates belong together.
 
 A layout is known to everybody and secret to nobody. It fixes the canonical order (tensors as listed, each in
-row-major order), the layers (tensors of one module) and the prunable units. A unit, one neuron or one filter, owns
-slices of several tensors: its row of the weights that feed it, its bias, its column of the weights that read it. A
-coordinate is held exactly when every unit that it belongs to is held.
+row-major order), the layers (tensors that are held together, as a rule those of one module) and the prunable units. A
+unit, one neuron or one filter, owns slices of several tensors: its row of the weights that feed it, its bias, its
+column of the weights that read it. A coordinate is held exactly when every unit that it belongs to is held.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Tensor:
         dtype: Name of the floating-point type in which the result is returned, for instance ``"float32"``.
         unit_axes: Axis to the unit of each slice along it: a tuple as long as that axis, of unit numbers in the
             layout or ``NO_UNIT``. At most two axes.
+        layer: Name of the layer that it belongs to; by default the module that owns it, ``"fc1"`` for ``"fc1.weight"``.
 
     Raises:
         ParameterError: ``unit_axes`` does not fit ``shape``.
@@ -48,10 +49,12 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str = "float32"
     unit_axes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    layer: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         axes = {int(axis): tuple(int(unit) for unit in units) for axis, units in self.unit_axes.items()}
         object.__setattr__(self, "unit_axes", axes)
+        object.__setattr__(self, "layer", self.layer or _module_of(self.name))
         if len(self.unit_axes) > 2:
             raise ParameterError(f"{self.name}: units on more than two axes")
         for axis, units in self.unit_axes.items():
@@ -62,11 +65,6 @@ class Tensor:
     def size(self) -> int:
         """Number of coordinates."""
         return math.prod(self.shape)
-
-    @property
-    def layer(self) -> str:
-        """Name of the module that owns the tensor: ``"fc1"`` for ``"fc1.weight"``."""
-        return self.name.rpartition(".")[0] or self.name
 
 
 @dataclass(frozen=True)
@@ -129,15 +127,7 @@ class Layout:
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 over all of the above: two parties whose digests agree number coordinates alike."""
-        text = repr(
-            (
-                [
-                    (t.name, t.shape, t.dtype, sorted((a, tuple(u)) for a, u in t.unit_axes.items()))
-                    for t in self.tensors
-                ],
-                list(self.unit_groups.items()),
-            )
-        )
+        text = repr(([_described(tensor) for tensor in self.tensors], list(self.unit_groups.items())))
         return hashlib.sha256(b"secagg layout" + text.encode()).digest()
 
     def slices(self) -> Iterator[tuple[Tensor, slice]]:
@@ -197,6 +187,16 @@ class Layout:
             shape = [size if axis in tensor.unit_axes else 1 for axis, size in enumerate(tensor.shape)]
             counts[place] = np.broadcast_to(np.reshape(product, shape), tensor.shape).reshape(-1)
         return counts
+
+
+def _module_of(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _described(tensor: Tensor) -> tuple[object, ...]:
+    """What the digest says of a tensor: its layer only where another than the default is given."""
+    given = (tensor.layer,) * (tensor.layer != _module_of(tensor.name))
+    return tensor.name, tensor.shape, tensor.dtype, sorted(tensor.unit_axes.items()), *given
 
 
 def _bits_along(units: Sequence[int], held_units: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ import numpy as np
 from secagg.errors import DecodingError, DifferencingError, LocalProtocolError, ParameterError
 from secagg.isolation import fewest_isolated
 from secagg.messages import ClientId, Digest, SessionId, write_bitmap
+from secagg.session import ROOT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from secagg.session import Session
 
 Scope = Literal["model", "all"]
+Root = Annotated[bytes, msgspec.Meta(max_length=ROOT_BYTES)]
 
 VERSION = 1
 HIDDEN, EVEN = -1, 0
@@ -58,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         slots: The groups that hidden weights are summed over, as ``groups``.
     """
 
-    model: bytes
+    model: Root
     layout: Digest
     survivors: tuple[ClientId, ...]
     weights: tuple[Annotated[int, msgspec.Meta(ge=HIDDEN, le=127)], ...]
@@ -81,6 +83,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
             b"".join(sorted({write_bitmap(group, survivors) for group in _weighed_together(plan)})),
         )
 
+    @property
+    def start(self) -> tuple[bytes, bytes]:
+        """The model that the session starts from, as far as it is known: root and layout."""
+        return self.model, self.layout
+
     def check(self) -> None:
         """Refuses what ``of`` cannot make.
 
@@ -92,7 +99,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         bounds = runs[:, :2].reshape(-1)
         touching = (runs[1:, 0] == runs[:-1, 1]) & (runs[1:, 2] == runs[:-1, 2])
         holds = (
-            _ascending(self.survivors)
+            len(self.model) in (0, ROOT_BYTES)
+            and _ascending(self.survivors)
             and len(self.weights) == len(self.survivors)
             and self._are_bitmaps(self.groups)
             and self._are_bitmaps(self.slots)
@@ -150,10 +158,10 @@ class Ledger:
 
     Args:
         scope: ``"model"``: only sessions that start from the same model are compared, because there a client that is
-            asked again sends the same update; sessions without a model root count as one model. ``"all"``: values of
-            all sessions that have the same layout, and weights of all sessions, for updates that hardly change from
-            round to round and weights that never do. That refuses most rounds in which somebody drops out;
-            ``refused`` tells how many.
+            asked again sends the same update; a session without a model root may start from any model of its layout.
+            ``"all"``: values of all sessions that have the same layout, and weights of all sessions, for updates that
+            hardly change from round to round and weights that never do. That refuses most rounds in which somebody
+            drops out; ``refused`` tells how many.
 
     Raises:
         ParameterError: Another scope.
@@ -166,7 +174,7 @@ class Ledger:
         self._ids: set[bytes] = set()
         self._agreed: set[bytes] = set()
         self._refused: set[bytes] = set()
-        self._pending: dict[bytes, bytes] = {}
+        self._pending: dict[bytes, tuple[bytes, bytes]] = {}
         self._entries: dict[Entry, None] = {}
 
     def __repr__(self) -> str:
@@ -182,6 +190,11 @@ class Ledger:
         """Sessions that it refused: what the protection costs."""
         return len(self._refused - self._agreed)
 
+    @property
+    def pending(self) -> tuple[bytes, ...]:
+        """Ids of the sessions that this client sent its vector to and did not unmask: what ``abandon`` takes."""
+        return tuple(sorted(self._pending))
+
     def open(self, session_id: bytes) -> None:
         """Notes that a session begins.
 
@@ -193,47 +206,47 @@ class Ledger:
         self._ids.add(session_id)
 
     def send(self, session: Session) -> None:
-        """Notes that this client's vector is about to leave in a session whose server may lie.
+        """Notes that this client's vector is about to leave.
 
-        Such a server may release it behind this client's back, over survivors that this client never hears of. So until
-        they are known (``record``), nothing else that starts from the same model can be compared with it.
+        From then on the sum may be released behind this client's back, over survivors that it never hears of: because
+        its connection broke, or because an active server told it of others. So until they are known (``settle``),
+        nothing else that starts from the same model can be compared with this session.
 
         Raises:
             DifferencingError: There is such a session already.
         """
-        if any(self.scope == "all" or model == session.model_root for model in self._pending.values()):
+        start = (session.model_root, session.layout.digest)
+        if any(self.scope == "all" or _may_be_one_model(start, other) for other in self._pending.values()):
             self._refused.add(session.id)
             raise DifferencingError(
-                "an earlier session that this client sent its vector to did not end, and an active server may have "
-                "released it all the same: start from a new model, or abandon that session if you know better"
+                "an earlier session that this client sent its vector to did not end here, and may have been released "
+                "all the same: start from a new model, or abandon that session if you know that it was not"
             )
-        self._pending[session.id] = session.model_root
+        self._pending[session.id] = start
+
+    def agree(self, plan: Plan, survivors: Sequence[int]) -> None:
+        """Notes that this client agrees to the release of a session: from now on it may happen.
+
+        Raises:
+            DifferencingError: Together with those before it would isolate too few clients, or it cannot be compared
+                with them. It is not noted then.
+        """
+        entry = Entry.of(plan, survivors)
+        try:
+            self._compare(entry, plan.session.params.privacy_floor)
+        except DifferencingError:
+            self._refused.add(plan.session.id)
+            raise
+        self._agreed.add(plan.session.id)
+        self._entries[entry] = None
+
+    def settle(self, session_id: bytes) -> None:
+        """Notes that a session, if it is released at all, is so over the survivors that this client agreed to."""
+        self._pending.pop(session_id, None)
 
     def abandon(self, session_id: bytes) -> None:
         """Forgets that a session did not end, for those who know that it was never released."""
         self._pending.pop(session_id, None)
-
-    def check(self, plan: Plan, survivors: Sequence[int]) -> None:
-        """Refuses a session that together with those before would isolate too few clients.
-
-        Raises:
-            DifferencingError: It would, or it cannot be compared with them.
-        """
-        self._check(plan, Entry.of(plan, survivors))
-
-    def record(self, plan: Plan, survivors: Sequence[int]) -> None:
-        """Notes that this client agrees to the release of a session: from now on it may happen."""
-        self._record(plan, Entry.of(plan, survivors))
-
-    def agree(self, plan: Plan, survivors: Sequence[int]) -> None:
-        """``check``, then ``record``.
-
-        Raises:
-            DifferencingError: As ``check``; nothing is recorded then.
-        """
-        entry = Entry.of(plan, survivors)
-        self._check(plan, entry)
-        self._record(plan, entry)
 
     def to_bytes(self) -> bytes:
         """The ledger, to keep it from run to run."""
@@ -264,21 +277,9 @@ class Ledger:
             raise DecodingError("ledger is not in canonical form")
         return ledger
 
-    def _record(self, plan: Plan, entry: Entry) -> None:
-        self._agreed.add(plan.session.id)
-        self._pending.pop(plan.session.id, None)
-        self._entries[entry] = None
-
-    def _check(self, plan: Plan, entry: Entry) -> None:
-        try:
-            self._compare(entry, plan.session.params.privacy_floor)
-        except DifferencingError:
-            self._refused.add(plan.session.id)
-            raise
-
     def _compare(self, entry: Entry, floor: int) -> None:
-        past = [one for one in self._entries if self.scope == "all" or one.model == entry.model]
-        if not past or entry in self._entries:
+        past = [one for one in self._entries if self.scope == "all" or _may_be_one_model(one.start, entry.start)]
+        if not past:
             return
         said = "of the same model" if self.scope == "model" else "in the ledger"
         if any(one.layout != entry.layout for one in past if one.model == entry.model):
@@ -306,7 +307,7 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     ids: list[SessionId]
     agreed: list[SessionId]
     refused: list[SessionId]
-    pending: list[tuple[SessionId, bytes]]
+    pending: list[tuple[SessionId, tuple[Root, Digest]]]
     entries: list[Entry]
 
 
@@ -333,6 +334,15 @@ def _weight_slots(past: Sequence[Entry], entry: Entry) -> Iterator[tuple[frozens
     for new in entry.weight_sums(clients):
         yield known, new
         known |= {new}
+
+
+def _may_be_one_model(one: tuple[bytes, bytes], other: tuple[bytes, bytes]) -> bool:
+    """Whether two sessions may start from one model: a session without a root may start from any of its layout.
+
+    Of another layout it does not: a counting session, which has no root, is not about the model that it counts for.
+    """
+    (root, layout), (other_root, other_layout) = one, other
+    return root == other_root or (not (root and other_root) and layout == other_layout)
 
 
 def _everybody(past: Sequence[Entry], entry: Entry) -> list[int]:

@@ -106,6 +106,24 @@ class Accumulator:
                 piece[chosen] = combine(piece[chosen], stream.take(count))
         self.add_checks(mask.sign, check_masks(mask.key))
 
+    def add_packed(self, vector: bytes, check: bytes, places: NDArray[np.bool_]) -> None:
+        """Adds a vector as it travels. What is in the sum cannot be taken out again, so it is checked whole before.
+
+        Args:
+            vector: Packed.
+            check: Its two checksums, 8 bytes each, little-endian.
+            places: Which places it fills, (length,) bool.
+
+        Raises:
+            DecodingError: A vector of another length.
+        """
+        words = self.ring.unpack(vector, int(places.sum()))
+        if places.all():
+            self.vector += words
+        else:
+            self.vector[places] += words
+        self.add_checks(1, (int.from_bytes(check[:8], "little"), int.from_bytes(check[8:], "little")))
+
     def add_checks(self, sign: int, checks: tuple[int, int]) -> None:
         """Adds to the checksums."""
         first, second = ((mine + sign * theirs) % _UINT64 for mine, theirs in zip(self.checks, checks, strict=True))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-ClientId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+LARGEST_ID = 2**63 - 1
+ClientId = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ID)]
 SessionId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -156,17 +157,22 @@ class UnmaskRequest(Message, frozen=True, tag="UnmaskRequest"):
 class RevealedShare(Part, frozen=True):
     """One share that its holder reveals, with the salt that opens its commitment.
 
-    Which of the two secrets it belongs to is not said: it follows from whether the dealer survived. So a message
-    that reveals both cannot be written down.
+    Which of the two secrets it belongs to is not said: it follows from whether the dealer survived.
     """
 
     dealer: ClientId
     share: FieldElement
     salt: Salt
 
+    def __repr__(self) -> str:
+        return f"RevealedShare(dealer={self.dealer})"
+
 
 class Unmask(Message, frozen=True, tag="Unmask"):
-    """Client to server: a share of the self seed of each survivor, of the masking key of each dropout."""
+    """Client to server: a share of the self seed of each survivor, of the masking key of each dropout.
+
+    Dealers are in ascending order of id, each once: no answer that decodes holds both shares of one.
+    """
 
     sender: ClientId
     shares: tuple[RevealedShare, ...]
@@ -238,8 +244,8 @@ def decode(data: bytes) -> Message:
     """The message in ``data``.
 
     Raises:
-        DecodingError: Another version, an unknown tag, a field of the wrong type or length, trailing bytes, or a
-            second spelling of the same message.
+        DecodingError: Another version, an unknown tag, a field of the wrong type or length, trailing bytes, a second
+            spelling of the same message, or two shares of one dealer in an answer.
     """
     if not data or data[0] != VERSION:
         raise DecodingError(f"not a message of wire version {VERSION}")
@@ -249,4 +255,17 @@ def decode(data: bytes) -> Message:
         raise DecodingError("malformed message") from None
     if encode(message) != data:
         raise DecodingError("message is not in canonical form")
+    if isinstance(message, Unmask):
+        check_dealers(message)
     return message
+
+
+def check_dealers(message: Unmask) -> None:
+    """Refuses an answer that reveals two shares of one dealer.
+
+    Raises:
+        DecodingError: Dealers are not listed once each in ascending order.
+    """
+    dealers = [share.dealer for share in message.shares]
+    if dealers != sorted(set(dealers)):
+        raise DecodingError("dealers are not listed once each in ascending order")

@@ -21,6 +21,11 @@ class Round(enum.Enum):
     UNMASK = "Unmask"
     DONE = "Done"
 
+    def follows(self, other: Round) -> bool:
+        """Whether it comes after another round."""
+        order = list(Round)
+        return order.index(self) > order.index(other)
+
 
 ACCEPTS: dict[Round, type[Message] | None] = {
     Round.ADVERTISE_KEYS: AdvertiseKeys,

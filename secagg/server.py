@@ -2,7 +2,8 @@
 
 ``receive`` takes one message and checks it whole before it changes anything; ``close_round`` ends the round with
 whoever has answered and returns what to send to whom. When to close (everybody answered, a deadline passed) is the
-caller's decision. A refusal of either leaves the server as it was: closing too early can be repeated.
+caller's decision. A refusal of either leaves the server as it was: closing too early can be repeated. To survive a
+restart: close, ``save``, then send.
 """
 
 from __future__ import annotations
@@ -12,25 +13,23 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
-from secagg import masking, messages, snapshot, transcript, unmasking
+from secagg import intake, masking, messages, snapshot, transcript, unmasking
 from secagg.aggregate import Aggregate, decode
-from secagg.declaration import FULL, expand
 from secagg.errors import (
-    AbortError,
     AgreementError,
     ChecksumError,
     DecodingError,
     DuplicateMessageError,
-    KeyAgreementError,
     LocalProtocolError,
     RemoteProtocolError,
+    SecAggError,
     ShareError,
     TooFewClientsError,
     UnexpectedMessageError,
     UnknownClientError,
 )
 from secagg.identity import directory
-from secagg.keys import KeyPair, check_public
+from secagg.keys import KeyPair
 from secagg.masking import Accumulator
 from secagg.messages import AdvertiseKeys, ConsistencyCheck, MaskedInput, Message, ShareKeys, Unmask
 from secagg.release import Plan
@@ -75,6 +74,8 @@ class Server:
         self._shared: dict[int, ShareKeys] = {}
         self._survivors: tuple[int, ...] = ()
         self._endorsed: dict[int, ConsistencyCheck] = {}
+        self._outgoing: dict[int, bytes] = {}
+        self._restored = self._outdated = False
         self._outcome: Aggregate | None = None
         self._graph: Graph
         self._topology: Topology
@@ -96,6 +97,11 @@ class Server:
     def awaited(self) -> tuple[int, ...]:
         """Clients that may still answer in this round, ascending."""
         return tuple(sorted((self._admitted() or frozenset()).difference(self._answers)))
+
+    @property
+    def outgoing(self) -> dict[int, bytes]:
+        """What ``close_round`` returned last, to send it again after a restart; nothing before the first round ends."""
+        return dict(self._outgoing)
 
     @property
     def outcome(self) -> Aggregate:
@@ -121,6 +127,7 @@ class Server:
         message = messages.decode(data)
         expected = ACCEPTS[self.round]
         if expected is None or not isinstance(message, expected):
+            self._outdated = self._outdated or (self._restored and self._answers_a_later_round(message))
             raise UnexpectedMessageError(f"round {self.round.value} accepts no {type(message).__name__}")
         sender: int = message.sender  # type: ignore[attr-defined]
         try:
@@ -142,8 +149,13 @@ class Server:
             CoverageError: The release rule lets nothing out.
             ShareError: Shares rebuild something other than what their dealer committed to.
             ChecksumError: The sums contradict their checksum.
-            LocalProtocolError: The session has ended.
+            LocalProtocolError: The session has ended; or this server was restored from before it closed this round, as
+                it learns from a client that has answered in a later one.
         """
+        if self._outdated:
+            raise LocalProtocolError(
+                f"round {self.round.value} was closed before this server was restored: restore what was saved last"
+            )
         match self.round:
             case Round.ADVERTISE_KEYS:
                 outgoing = self._close_advertise_keys(_only(self._answers, AdvertiseKeys))
@@ -160,19 +172,22 @@ class Server:
         rounds = ROUNDS[self.session.params.adversary]
         self.round = rounds[rounds.index(self.round) + 1]
         self._answers = {}
-        return outgoing
+        self._outgoing = outgoing
+        return dict(outgoing)
 
     def save(self) -> bytes:
         """This server between two messages, to go on after a restart: as secret as what it has received.
 
-        What ``close_round`` returned last is not in it: save before closing, and closing again returns the same bytes.
+        Save after closing a round and before sending what that returned (a restored server has it in ``outgoing``), and
+        restore nothing but what was saved last. A server from before it closed MaskedInput could close it with other
+        survivors; clients that hear of different ones give both secrets of the client in which they differ.
 
         Raises:
             LocalProtocolError: The session has ended; keep its outcome.
         """
         if self.round is Round.DONE:
             raise LocalProtocolError("the session has ended: keep its outcome")
-        summed = self._round_is_past(Round.SHARE_KEYS)
+        summed = self.round.follows(Round.SHARE_KEYS)
         return snapshot.encode(
             Snapshot(
                 session=self.session.digest,
@@ -182,6 +197,7 @@ class Server:
                 shared=tuple(map(messages.encode, self._shared.values())),
                 survivors=self._survivors,
                 endorsed=tuple(map(messages.encode, self._endorsed.values())),
+                outgoing=snapshot.by_message(self._outgoing),
                 vector=self._sum.vector.tobytes() if summed else b"",
                 checks=tuple(check.to_bytes(8, "little") for check in self._sum.checks) if summed else (),
             )
@@ -197,6 +213,8 @@ class Server:
     ) -> Server:
         """The server that was saved; everything but ``saved`` as it was given to that one.
 
+        Send what is ``outgoing`` again: the server may have stopped before it had. A client answers it once.
+
         Raises:
             DecodingError: Not what ``save`` returned.
             AgreementError: It was saved in another session.
@@ -208,31 +226,43 @@ class Server:
         server = cls(session, invited, pinned)
         try:
             server._replay(kept)
-        except (RemoteProtocolError, AbortError):
+        except SecAggError:
             raise DecodingError("not a saved server") from None
         return server
 
     def _replay(self, kept: Snapshot) -> None:
-        """Takes what an earlier server has checked."""
-        self.round = Round(kept.round)
+        """Takes what an earlier server has taken: checked again, but for the signatures."""
+        self._restored = True
         if kept.members:
-            self._admit_members({member.id: member for member in kept.members})
+            self._admit_members(messages.by_id(kept.members))
         if kept.shared:
-            self._admit_participants(snapshot.by_sender(kept.shared, ShareKeys))
+            self._admit_participants(self._replayed(Round.SHARE_KEYS, kept.shared, ShareKeys))
             self._sum = snapshot.summed(kept, self._plan)
         if kept.survivors:
-            self._survivors = kept.survivors
-            self._bitmap = messages.write_bitmap(set(kept.survivors), self._plan.clients)
-        self._endorsed = snapshot.by_sender(kept.endorsed, ConsistencyCheck)
-        self._answers = dict(snapshot.by_sender(kept.answers, ACCEPTS[self.round] or Message))
-        admitted = self._admitted()
-        known = set(self._plan.clients) if kept.shared else set()
-        if not known.issuperset(kept.survivors) or (admitted is not None and not admitted.issuperset(self._answers)):
-            raise DecodingError("not a saved server")
+            snapshot.check_survivors(kept.survivors, self._plan.clients)
+            self._admit_survivors(kept.survivors)
+        if kept.endorsed:
+            self._admit_endorsed(self._replayed(Round.CONSISTENCY_CHECK, kept.endorsed, ConsistencyCheck))
+        round_ = Round(kept.round)
+        self._replayed(round_, kept.answers, ACCEPTS[round_] or Message)
+        readers = self._admitted() if round_.follows(Round.ADVERTISE_KEYS) else None
+        self._outgoing = snapshot.by_reader(kept.outgoing, readers or ())
 
-    def _round_is_past(self, round_: Round) -> bool:
-        rounds = ROUNDS[self.session.params.adversary]
-        return rounds.index(self.round) > rounds.index(round_)
+    def _replayed(self, round_: Round, kept: tuple[bytes, ...], kind: type[Kept]) -> dict[int, Kept]:
+        """The answers of a round, by sender; the server is in that round afterwards."""
+        self.round, self._answers = round_, {}
+        answers = snapshot.by_sender(kept, kind)
+        for sender, message in answers.items():
+            self._admit(message, sender)
+            self._check(message)
+            self._answers[sender] = message
+        return answers
+
+    def _answers_a_later_round(self, message: Message) -> bool:
+        """Whether one of those who may answer in this round has answered in a later one already."""
+        later = any(ACCEPTS[round_] is type(message) for round_ in Round if round_.follows(self.round))
+        sender = getattr(message, "sender", None)
+        return later and message.session == self.session.id and sender in (self._admitted() or ())
 
     def _admit(self, message: Message, sender: int) -> None:
         if message.session != self.session.id:
@@ -244,23 +274,35 @@ class Server:
             raise DuplicateMessageError("a second message of one client in one round")
 
     def _take(self, message: Message, sender: int) -> Message:
-        """Checks what this round has to check, and returns what to keep."""
+        """Checks a message whole, and returns what to keep."""
+        self._check(message)
+        self._check_signed(message, sender)
+        if isinstance(message, MaskedInput):
+            self._sum.add_packed(message.vector, message.check, self._plan.places(sender))
+            return structs.replace(message, vector=b"")
+        return message
+
+    def _check(self, message: Message) -> None:
         match message:
             case AdvertiseKeys():
-                self._check_keys(message)
+                intake.check_keys(message, _only(self._answers, AdvertiseKeys).values())
             case ShareKeys():
-                self._check_shares(message)
-            case MaskedInput():
-                self._directory.check(sender, message.signature, transcript.says_second(self._h2, sender))
-                self._add(message)
-                return structs.replace(message, vector=b"")
-            case ConsistencyCheck():
-                statement = transcript.says_survivors(self._h2, self._bitmap, sender)
-                self._directory.check(sender, message.signature, statement)
+                intake.check_shares(message, self.session, self._h1, self._graph.neighbours(message.sender))
             case Unmask():
-                dealers = {sender, *self._graph.neighbours(sender).intersection(self._shared)}
+                dealers = {message.sender, *self._graph.neighbours(message.sender).intersection(self._shared)}
                 unmasking.check_revealed(message, sorted(dealers), self._shared, self._survivors)
-        return message
+
+    def _check_signed(self, message: Message, sender: int) -> None:
+        check = self._directory.check
+        match message:
+            case AdvertiseKeys():
+                check(sender, message.signature, transcript.says_keys(self.session, messages.member(message)))
+            case ShareKeys():
+                intake.check_signed_shares(message, self._directory, self._h1)
+            case MaskedInput():
+                check(sender, message.signature, transcript.says_second(self._h2, sender))
+            case ConsistencyCheck():
+                check(sender, message.signature, transcript.says_survivors(self._h2, self._bitmap, sender))
 
     def _admitted(self) -> frozenset[int] | None:
         match self.round:
@@ -277,16 +319,6 @@ class Server:
             case Round.DONE:
                 return frozenset()
 
-    def _check_keys(self, message: AdvertiseKeys) -> None:
-        known = {key for m in _only(self._answers, AdvertiseKeys).values() for key in (m.masking_key, m.transport_key)}
-        mine = {message.masking_key, message.transport_key}
-        if len(mine) < 2 or mine & known:
-            raise KeyAgreementError("a public key is used twice")
-        for key in mine:
-            check_public(key)
-        statement = transcript.says_keys(self.session, messages.member(message))
-        self._directory.check(message.sender, message.signature, statement)
-
     def _close_advertise_keys(self, answers: dict[int, AdvertiseKeys]) -> dict[int, bytes]:
         members = {client: messages.member(answers[client]) for client in sorted(answers)}
         self._admit_members(members)
@@ -299,28 +331,6 @@ class Server:
         self._graph, self._topology = self.session.topology(tuple(members), seed)
         self._h1 = transcript.h1(self.session, members.values(), self._topology.degree, self._topology.threshold)
         self._members = members
-
-    def _check_shares(self, message: ShareKeys) -> None:
-        for name, theirs, ours in (
-            ("parameters", message.params, self.session.params.digest),
-            ("a layout", message.layout, self.session.layout.digest),
-            ("a transcript", message.transcript, self._h1),
-        ):
-            if not hmac.compare_digest(theirs, ours):
-                raise AgreementError(f"client {message.sender} holds {name} other than the server's")
-        expected = sorted(self._graph.neighbours(message.sender))
-        if [(s.dealer, s.holder) for s in message.shares] != [(message.sender, holder) for holder in expected]:
-            raise ShareError("shares are not for exactly the neighbours of their dealer")
-        public = self.session.weighted and self.session.params.weighting == "public"
-        if (message.weight_bucket is not None) != public:
-            raise UnexpectedMessageError("a public weight where none belongs, or none where one does")
-        if self.session.mode == "uniform" and message.declaration != FULL:
-            raise UnexpectedMessageError("a uniform session declares no masks")
-        expand(self.session.layout, message.declaration)
-        declared = messages.Participant(message.sender, message.declaration, message.weight_bucket)
-        self._directory.check(message.sender, message.signature, transcript.says_first(self._h1, declared))
-        for sealed in message.shares:
-            self._directory.check(message.sender, sealed.signature, transcript.says_dealt(self._h1, sealed))
 
     def _close_share_keys(self, answers: dict[int, ShareKeys]) -> dict[int, bytes]:
         participants = self._admit_participants(answers)
@@ -351,19 +361,18 @@ class Server:
         self._shared = dict(shared)
         return participants
 
-    def _add(self, message: MaskedInput) -> None:
-        """Checks a masked vector whole, then adds it: what is in the sum cannot be taken out again."""
-        places = self._plan.places(message.sender)
-        words = self._plan.ring.unpack(message.vector, int(places.sum()))
-        if places.all():
-            self._sum.vector += words
-        else:
-            self._sum.vector[places] += words
-        first, second = message.check[:8], message.check[8:]
-        self._sum.add_checks(1, (int.from_bytes(first, "little"), int.from_bytes(second, "little")))
-
     def _close_masked_input(self, answers: dict[int, MaskedInput]) -> dict[int, bytes]:
         survivors = tuple(sorted(answers))
+        self._admit_survivors(survivors)
+        request: Message
+        if self.session.params.active:
+            request = messages.ConsistencyRequest(self.session.id, self._bitmap, _signatures(answers, survivors))
+        else:
+            request = messages.UnmaskRequest(self.session.id, self._bitmap)
+        return dict.fromkeys(survivors, messages.encode(request))
+
+    def _admit_survivors(self, survivors: tuple[int, ...]) -> None:
+        """U3."""
         if len(survivors) < self._plan.fewest_survivors:
             raise TooFewClientsError(
                 f"{len(survivors)} clients sent their input < {self._plan.fewest_survivors} "
@@ -373,14 +382,16 @@ class Server:
             raise TooFewClientsError("the survivors may fall apart in the masking graph: wait, or raise neighbours")
         self._survivors = survivors
         self._bitmap = messages.write_bitmap(set(survivors), self._plan.clients)
-        request: Message
-        if self.session.params.active:
-            request = messages.ConsistencyRequest(self.session.id, self._bitmap, _signatures(answers, survivors))
-        else:
-            request = messages.UnmaskRequest(self.session.id, self._bitmap)
-        return dict.fromkeys(survivors, messages.encode(request))
 
     def _close_consistency_check(self, answers: dict[int, ConsistencyCheck]) -> dict[int, bytes]:
+        self._admit_endorsed(answers)
+        first = sorted(answers)[: self._topology.needed]
+        quorum = tuple(messages.Endorsement(client, answers[client].signature) for client in first)
+        request = messages.UnmaskRequest(self.session.id, self._bitmap, quorum)
+        return dict.fromkeys(sorted(answers), messages.encode(request))
+
+    def _admit_endorsed(self, answers: dict[int, ConsistencyCheck]) -> None:
+        """Those of U3 who agree on U3."""
         needed = self._topology.needed
         if len(answers) < needed:
             raise TooFewClientsError(
@@ -388,9 +399,6 @@ class Server:
                 f"{self._topology.threshold}): wait for more clients"
             )
         self._endorsed = dict(answers)
-        quorum = tuple(messages.Endorsement(client, answers[client].signature) for client in sorted(answers)[:needed])
-        request = messages.UnmaskRequest(self.session.id, self._bitmap, quorum)
-        return dict.fromkeys(sorted(answers), messages.encode(request))
 
     def _close_unmask(self, answers: dict[int, Unmask]) -> dict[int, bytes]:
         points = {client: 1 + index for index, client in enumerate(self._members)}
@@ -421,6 +429,7 @@ class Server:
             raise ShareError("shares rebuild another secret than their dealer advertised", culprits=[client])
 
 
+Kept = TypeVar("Kept", bound=Message)
 Signed = TypeVar("Signed", AdvertiseKeys, ShareKeys, MaskedInput)
 Answer = TypeVar("Answer", AdvertiseKeys, ShareKeys, MaskedInput, ConsistencyCheck, Unmask)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from secagg.topology import Topology
 
 ID_BYTES = 16
+ROOT_BYTES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +55,10 @@ class Session:
             declared, and each client sends the coordinates that it holds.
         weighted: Whether each client brings a weight; otherwise all weigh the same.
         counted: In a uniform session of pruned updates, the counts that decide what is released.
-        model_root: Root of the model that the updates start from (``merkle``), or empty.
+        model_root: Root of the model that the updates start from (``merkle``), 32 bytes, or empty.
 
     Raises:
-        ParameterError: Settings that contradict the mode or the adversary.
+        ParameterError: Settings that contradict the mode or the adversary, or an id or a root of another length.
     """
 
     id: bytes
@@ -71,6 +72,8 @@ class Session:
     def __post_init__(self) -> None:
         if len(self.id) != ID_BYTES:
             raise ParameterError(f"a session id has {ID_BYTES} bytes")
+        if len(self.model_root) not in (0, ROOT_BYTES):
+            raise ParameterError(f"model_root must be empty or have {ROOT_BYTES} bytes: take merkle.root")
         if self.mode not in ("uniform", "mask-indexed"):
             raise ParameterError(f"mode must be 'uniform' or 'mask-indexed', not {self.mode!r}")
         if self.mode == "mask-indexed" and self.counted is not None:

@@ -164,7 +164,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         seed: Makes the run repeatable, secrets included: for simulations only.
         layout: The layout of the updates with its prunable units (``pruning.find_units(model).layout``), which
             makes the declarations of unit masks a bit a unit.
-        model_root: Root of the model that the updates start from (``secagg.merkle``), or empty.
+        model_root: Root of the model that the updates start from (``secagg.merkle``), 32 bytes, or empty.
         ledgers: Client to what it remembers of its sessions, for those that do. Ledgers know clients by their place in
             ``deltas``, so keep it from call to call. The counting session is not remembered.
         fallback: What to put into ``mean`` and ``sum`` where a coordinate is withheld, instead of NaN.

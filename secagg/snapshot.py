@@ -10,10 +10,10 @@ import numpy as np
 from secagg import messages
 from secagg.errors import DecodingError
 from secagg.masking import CHECKS, Accumulator
-from secagg.messages import Digest, Member, Message
+from secagg.messages import ClientId, Digest, Member, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from secagg.release import Plan
     from secagg.rounds import Round
@@ -32,6 +32,7 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sec
         shared: Messages of U2.
         survivors: U3.
         endorsed: Messages of the consistency check, once it is over.
+        outgoing: What was sent when the round before was closed, each message with its readers.
         vector: The sum so far, as machine words of the ring.
         checks: Both checksums so far.
     """
@@ -43,8 +44,12 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sec
     shared: tuple[bytes, ...]
     survivors: tuple[int, ...]
     endorsed: tuple[bytes, ...]
+    outgoing: tuple[tuple[bytes, tuple[ClientId, ...]], ...]
     vector: bytes
     checks: tuple[Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)], ...]
+
+    def __repr__(self) -> str:
+        return f"Snapshot(round={self.round})"
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -86,6 +91,16 @@ def check_round(kept: Snapshot, rounds: Sequence[Round]) -> None:
         raise DecodingError("not a saved server")
 
 
+def check_survivors(survivors: tuple[int, ...], clients: Collection[int]) -> None:
+    """Refuses survivors that are not some of the clients, once each in ascending order.
+
+    Raises:
+        DecodingError: They are not.
+    """
+    if survivors != tuple(sorted(set(survivors).intersection(clients))):
+        raise DecodingError("not a saved server")
+
+
 def summed(snapshot: Snapshot, plan: Plan) -> Accumulator:
     """The sum so far.
 
@@ -98,17 +113,37 @@ def summed(snapshot: Snapshot, plan: Plan) -> Accumulator:
     return Accumulator(plan.ring, np.frombuffer(snapshot.vector, plan.ring.dtype).copy(), (first, second))
 
 
+def by_message(outgoing: Mapping[int, bytes]) -> tuple[tuple[bytes, tuple[int, ...]], ...]:
+    """Messages with their readers: most rounds send everybody the same."""
+    readers: dict[bytes, list[int]] = {}
+    for client, message in outgoing.items():
+        readers.setdefault(message, []).append(client)
+    return tuple((message, tuple(clients)) for message, clients in readers.items())
+
+
+def by_reader(kept: tuple[tuple[bytes, tuple[int, ...]], ...], readers: Collection[int]) -> dict[int, bytes]:
+    """Inverse of ``by_message``, in ascending order of id.
+
+    Raises:
+        DecodingError: Not exactly one message for each of the readers that there have to be.
+    """
+    found = sorted((client, message) for message, clients in kept for client in clients)
+    if [client for client, _ in found] != sorted(readers):
+        raise DecodingError("not a saved server")
+    return dict(found)
+
+
 def by_sender(kept: tuple[bytes, ...], kind: type[Kind]) -> dict[int, Kind]:
     """Kept messages of one kind by their senders.
 
     Raises:
-        DecodingError: One of another kind.
+        DecodingError: One of another kind, or two of one sender.
     """
     found: dict[int, Kind] = {}
     for data in kept:
         message = messages.decode(data)
         sender = getattr(message, "sender", None)
-        if not isinstance(message, kind) or not isinstance(sender, int):
+        if not isinstance(message, kind) or not isinstance(sender, int) or sender in found:
             raise DecodingError("not a saved server")
         found[sender] = message
     return found

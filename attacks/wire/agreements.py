@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+UNITS = range(SIZE)
+LAYOUT = Layout((Tensor("w", (SIZE,), unit_axes={0: tuple(UNITS)}),), {"hidden": SIZE})
+"""Each coordinate is a unit, so that a client can fetch some of them and leave out others."""
+LEAVES = merkle.model_leaves(LAYOUT, {"w": np.ones(SIZE)})
+DEAD_LEAVES = merkle.model_leaves(LAYOUT, {"w": np.zeros(SIZE)})
+
+
 def _finished(server: HostileServer) -> list[int]:
     """Plays by the rules to the end, and takes the sums."""
     everybody = server.collect()
@@ -30,7 +37,7 @@ def _finished(server: HostileServer) -> list[int]:
 
 def _model_for_one(attacked: Session) -> list[int]:
     silent = {id_: Contribution({"w": np.zeros(SIZE)}) for id_ in range(VICTIM)}
-    dead = replace(attacked, model_root=b"a model with dead layers")
+    dead = replace(attacked, model_root=merkle.root(DEAD_LEAVES))
     brings = silent | {VICTIM: Contribution({"w": UPDATES[VICTIM]})}
     return _finished(HostileServer(attacked, brings, sessions=dict.fromkeys(silent, dead)))
 
@@ -46,7 +53,7 @@ MODEL_FOR_ONE = Attack(
     name="a model for one",
     threat="gives everybody but the victim a model whose updates are zero, so that the sum is the victim's",
     stopped_by="the model root in every transcript",
-    session=session(adversary="active", max_dropouts=0, model_root=b"the victim's model"),
+    session=session(adversary="active", max_dropouts=0, model_root=merkle.root(LEAVES)),
     play=_model_for_one,
     weakness=(Weakness(Session, "digest", property(_digest_without_model)),),
 )
@@ -65,12 +72,6 @@ SETTINGS_FOR_ONE = Attack(
     play=_settings_for_one,
     weakness=(Weakness(Params, "digest", property(lambda _: bytes(32))),),
 )
-
-UNITS = range(SIZE)
-LAYOUT = Layout((Tensor("w", (SIZE,), unit_axes={0: tuple(UNITS)}),), {"hidden": SIZE})
-"""Each coordinate is a unit, so that a client can fetch some of them and leave out others."""
-LEAVES = merkle.model_leaves(LAYOUT, {"w": np.ones(SIZE)})
-DEAD_LEAVES = merkle.model_leaves(LAYOUT, {"w": np.zeros(SIZE)})
 
 
 def _trained(client: int, model_root: bytes, fetched: Mapping[int, bytes]) -> NDArray[np.float64]:

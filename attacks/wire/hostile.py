@@ -166,6 +166,15 @@ class HostileServer:
         """The masking key of a corrupt client, before it has shared it."""
         return self._advertised(corrupt).masking
 
+    def transport_pair(self, corrupt: int) -> KeyPair:
+        """Likewise, the key that opens the shares sealed to it."""
+        return self._advertised(corrupt).transport
+
+    def endorse(self, corrupt: int, survivors: Collection[int]) -> Endorsement:
+        """A corrupt client's signature on a list of survivors, whatever it has signed before."""
+        statement = transcript.says_survivors(self._second(corrupt), self._bitmap(corrupt, survivors), corrupt)
+        return Endorsement(corrupt, self.identities[corrupt].sign(statement))
+
     def readvertise(self, corrupt: int, pair: KeyPair) -> None:
         """Has a corrupt client advertise another masking key, signed like the one before."""
         transport = self._advertised(corrupt).transport

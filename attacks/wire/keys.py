@@ -90,17 +90,22 @@ class _LowOrder(_Shown):
         return bytes(32)
 
 
-LOW_ORDER = (
-    "00" * 32,
-    "01" + "00" * 31,
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-)
-"""Points of low order on Curve25519 and its twist (D. J. Bernstein, https://cr.yp.to/ecdh.html#validate)."""
+LOW_ORDER = {
+    "zero": "00" * 32,
+    "one": "01" + "00" * 31,
+    "order 8": "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "order 8, other": "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "minus one": "ec" + "ff" * 30 + "7f",
+    "p": "ed" + "ff" * 30 + "7f",
+    "p plus one": "ee" + "ff" * 30 + "7f",
+}
+"""Points of low order on Curve25519 and its twist, as u-coordinates in hexadecimal, little-endian; the last two are
+second spellings of the first two (D. J. Bernstein, https://cr.yp.to/ecdh.html#validate)."""
 
 
 def _low_order_keys(attacked: Session) -> list[int]:
-    one, two, three, four = (_LowOrder(bytes(32), bytes.fromhex(point)) for point in LOW_ORDER)
+    points = list(LOW_ORDER.values())[:4]
+    one, two, three, four = (_LowOrder(bytes(32), bytes.fromhex(point)) for point in points)
     return _in_the_middle(attacked, {0: (one, two), 1: (three, four)})
 
 

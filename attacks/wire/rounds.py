@@ -16,8 +16,9 @@ from secagg.ledger import Ledger
 from secagg.ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from secagg.release import Plan
     from secagg.session import Session
 
 
@@ -28,6 +29,7 @@ def _reuse(attacked: Session) -> list[int]:
         brings = contributions(4) | {VICTIM: Contribution({"w": update})}
         server = HostileServer(attacked, brings, ledgers={VICTIM: ledger})
         server.collect()
+        ledger.abandon(attacked.id)  # as it is told that the session broke off
         vectors.append(server.inputs[VICTIM].vector)
     ring = Ring.holding(4 * attacked.params.magnitude)
     first, second = (ring.unpack(vector, SIZE) for vector in vectors)
@@ -61,7 +63,7 @@ DIFFERENCING = Attack(
     stopped_by="the ledger: it compares the survivors of every coordinate with those of earlier sessions",
     session=session(max_dropouts=1),
     play=_differencing,
-    weakness=(Weakness(Ledger, "_check", nothing),),
+    weakness=(Weakness(Ledger, "_compare", nothing),),
 )
 
 
@@ -89,6 +91,22 @@ SEED_REUSE = Attack(
 )
 
 
+def _again(
+    attacked: Session,
+    brings: Mapping[int, Contribution],
+    ledgers: Mapping[int, Ledger],
+    asked: Collection[int],
+    group: Collection[int],
+) -> list[int]:
+    """The sums of another session over a group, some of whom are asked to unmask it."""
+    server = HostileServer(
+        replace(attacked, id=b"2" * 16), {id_: brings[id_] for id_ in group}, ledgers=ledgers, seed=b"again"
+    )
+    server.collect()
+    server.finish(asked, group)
+    return server.sums(group)
+
+
 def _behind_their_backs(attacked: Session) -> list[int]:
     """Those who hold something are not asked in the first session, and those who were are not in the second."""
     holders, rest = [0, 1, 2, VICTIM], [4, 5, 6, 7, 8]
@@ -99,11 +117,8 @@ def _behind_their_backs(attacked: Session) -> list[int]:
     everybody = first.collect()
     first.finish(rest, everybody)
     fewer = [client for client in holders if client != VICTIM]
-    again = replace(attacked, id=b"2" * 16)
-    second = HostileServer(again, {id_: brings[id_] for id_ in fewer}, ledgers=ledgers, seed=b"again")
-    second.collect()
-    second.finish(fewer, fewer)
-    return [one - other for one, other in zip(first.sums(everybody), second.sums(fewer), strict=True)]
+    again = _again(attacked, brings, ledgers, fewer, fewer)
+    return [one - other for one, other in zip(first.sums(everybody), again, strict=True)]
 
 
 BEHIND_THEIR_BACKS = Attack(
@@ -113,4 +128,51 @@ BEHIND_THEIR_BACKS = Attack(
     session=session("mask-indexed", adversary="active", max_dropouts=0),
     play=_behind_their_backs,
     weakness=(Weakness(Ledger, "send", nothing),),
+)
+
+MAJORITY, MINORITY = [0, 1, 2, VICTIM, 4], [5, 6, 7, 8]
+SILENT = 4
+"""Brings nothing, so that a sum over it and the victim is the victim's."""
+
+
+def _without_two(attacked: Session, lie: Callable[[HostileServer, list[int]], object]) -> list[int]:
+    """The majority releases everybody's sum, and in a second session the minority that of all but two."""
+    brings = contributions(9) | {SILENT: Contribution({"w": np.zeros(SIZE)})}
+    ledgers = {id_: Ledger() for id_ in brings}
+    first = HostileServer(attacked, brings, ledgers=ledgers)
+    everybody = first.collect()
+    fewer = [client for client in everybody if client not in (VICTIM, SILENT)]
+    lie(first, fewer)
+    first.finish(MAJORITY, everybody)
+    again = _again(attacked, brings, ledgers, MINORITY, fewer)
+    return [one - other for one, other in zip(first.sums(everybody), again, strict=True)]
+
+
+LOST_CONNECTIONS = Attack(
+    name="lost connections",
+    threat="hears no more of some clients once it has their vectors, and later sums up the same updates again, of all "
+    "but two; only those clients answer to the end",
+    stopped_by="the ledger: after a session whose end it has not seen, a client sends nothing else for that model",
+    session=session(),
+    play=lambda attacked: _without_two(attacked, nothing),
+    weakness=(Weakness(Ledger, "send", nothing),),
+)
+
+
+def _settle_at_once(ledger: Ledger, plan: Plan, survivors: Sequence[int]) -> None:
+    """Takes the list that this client signed for the one that is released."""
+    _AGREE(ledger, plan, survivors)
+    ledger.settle(plan.session.id)
+
+
+_AGREE = Ledger.agree
+
+POISONED_LEDGERS = Attack(
+    name="poisoned ledgers",
+    threat="has a minority sign, and so remember, that two clients dropped out, releases the sum over everybody with "
+    "the others' signatures, and later has the minority sum up the same updates without the two",
+    stopped_by="the ledger: a session is open until the client has seen a quorum for the list that it signed",
+    session=session(adversary="active"),
+    play=lambda attacked: _without_two(attacked, lambda server, fewer: server.agree(MINORITY, fewer)),
+    weakness=(Weakness(Ledger, "agree", _settle_at_once),),
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from attacks.wire.attack import VICTIM, Attack, Weakness, contributions, session, wired
+from attacks.wire.attack import VICTIM, Attack, Weakness, contributions, nothing, session, wired
 from attacks.wire.hostile import HostileServer, as_kind
 from secagg import dealing, messages, transcript
 from secagg.client import Client
@@ -67,7 +67,8 @@ def _unmask_two_lists(client: Client, request: bytes) -> bytes:
     if not isinstance(state, Masked):
         return _UNMASK(client, request)
     half = len(lists) // 2
-    alive, lost = (messages.read_bitmap(one, state.plan.clients) for one in (lists[:half], lists[half:]))
+    alive = client._survivors(state, lists[:half])  # noqa: SLF001
+    lost = messages.read_bitmap(lists[half:], state.plan.clients)
     shares = [held.self_seed for dealer, held in state.held.items() if dealer in alive]
     shares += [held.masking_key for dealer, held in state.held.items() if dealer in lost]
     return messages.encode(Unmask(client.session.id, client.id, tuple(shares)))
@@ -76,10 +77,11 @@ def _unmask_two_lists(client: Client, request: bytes) -> bytes:
 OVERLAPPING_LISTS = Attack(
     name="overlapping unmask lists",
     threat="lists the victim among the survivors and, in the same request, among the dropouts",
-    stopped_by="the format: one bit for each client, so that a request cannot ask for both kinds of share",
+    stopped_by="the formats: one bit for each client, so that no request asks for both kinds of share; and each dealer "
+    "once, so that no answer holds both",
     session=session(min_cohort=2, max_dropouts=2),
     play=_overlapping_lists,
-    weakness=(Weakness(Client, "unmask", _unmask_two_lists),),
+    weakness=(Weakness(Client, "unmask", _unmask_two_lists), Weakness(messages, "check_dealers", nothing)),
 )
 
 

@@ -15,8 +15,9 @@ from msgspec import structs
 from attacks.wire.attack import SIZE, UPDATES, VICTIM, Attack, Goal, Weakness, contributions, encoded, nothing, session
 from attacks.wire.hostile import as_kind
 from attacks.wire.play import Play
-from secagg import encoding, field, masking, messages, server, transcript, unmasking
+from secagg import declaration, encoding, field, masking, messages, server, transcript, unmasking
 from secagg.client import Client
+from secagg.declaration import Provenance
 from secagg.masking import Accumulator
 from secagg.messages import MaskedInput, RelayedShares, ShareKeys, Unmask
 from secagg.ring import Ring
@@ -144,6 +145,13 @@ class _BadDealer(Client):
         return super()._seal(replace(shares, self_seed=_shifted(shares.self_seed)), holder, secret, h1)
 
 
+class _BadLeaver(Client):
+    """Deals shares of another masking key than it masks with."""
+
+    def _seal(self, shares: HeldShares, holder: int, secret: bytes, h1: bytes) -> SealedShares:
+        return super()._seal(replace(shares, masking_key=_shifted(shares.masking_key)), holder, secret, h1)
+
+
 class _BadHolder(Client):
     """Reveals another share of the victim than the one that it holds."""
 
@@ -163,6 +171,29 @@ BAD_DEALER = Attack(
     stopped_by="the dealer's commitment to its seed; and the checksum",
     session=session(levels=LEVELS),
     play=_bad_dealer,
+    weakness=(Weakness(Server, "_check_rebuilt", nothing), NO_CHECKSUM),
+    goal=Goal.FALSIFY,
+)
+
+
+def _bad_leaver(attacked: Session) -> list[int]:
+    """It holds one coordinate: wrong masks on all of them would leave the bounds of what four clients can bring."""
+    brings = contributions(CLIENTS)
+    mask = declaration.of_coordinates(attacked.layout, np.arange(SIZE) == 0, Provenance.DEVICE)
+    brings |= {HOSTILE: replace(brings[HOSTILE], mask=mask)}
+    game = Play(attacked, brings, kinds={HOSTILE: _BadLeaver}).until(Round.MASKED_INPUT)
+    game.deliver([client for client in game.clients if client != HOSTILE])
+    game.close()
+    return deviation(game)
+
+
+BAD_LEAVER = Attack(
+    name="corrupted shares of a dealer that drops out",
+    threat="a client deals shares of another masking key than it masks with, and drops out, so that wrong masks are "
+    "taken off",
+    stopped_by="the masking key that the dealer advertised; and the checksum",
+    session=session("mask-indexed", max_dropouts=1, levels=LEVELS),
+    play=_bad_leaver,
     weakness=(Weakness(Server, "_check_rebuilt", nothing), NO_CHECKSUM),
     goal=Goal.FALSIFY,
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from attacks.wire.attack import LAYOUT, SIZE, VICTIM, Attack, Weakness, contributions, nothing, session, wired
 from attacks.wire.hostile import HostileServer
-from secagg import declaration, masking
+from secagg import declaration, graph, masking
 from secagg.client import Client
 from secagg.declaration import FULL, Provenance
 from secagg.release import Plan
@@ -17,7 +17,9 @@ from secagg.release import Plan
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from secagg.messages import UnmaskRequest
     from secagg.session import Session
+    from secagg.states import Masked
 
 OTHERS = [0, 1, 2, 4]
 
@@ -38,6 +40,40 @@ TWO_LISTS = Attack(
     session=session(adversary="active", min_cohort=2, max_dropouts=3),
     play=_two_lists,
     weakness=(Weakness(Client, "_check_quorum", nothing), wired(threshold=2)),
+)
+
+
+def _seconded_twice(attacked: Session) -> list[int]:
+    """Each list has half of the six honest clients behind it, and both colluders."""
+    server = HostileServer(attacked, contributions(8))
+    server.advertise()
+    colluders = {id_: server.transport_pair(id_) for id_ in (6, 7)}
+    server.share_keys()
+    server.mask_all(server.clients, server.clients)
+    everybody = sorted(server.clients)
+    for honest, survivors in (([0, 1, 2], [id_ for id_ in everybody if id_ != VICTIM]), ([VICTIM, 4, 5], everybody)):
+        quorum = server.agree(honest, survivors) + [server.endorse(id_, survivors) for id_ in colluders]
+        server.unmask(honest, survivors, quorum)
+    server.open_shares(VICTIM, colluders)
+    return server.opened(VICTIM)
+
+
+def _majority_is_enough(client: Client, state: Masked, message: UnmaskRequest) -> None:
+    """A quorum that counts no colluders."""
+    majority = replace(state.topology, quorum=graph.majority(len(state.plan.clients)))
+    _CHECK_QUORUM(client, replace(state, topology=majority), message)
+
+
+_CHECK_QUORUM = Client._check_quorum  # noqa: SLF001 - the weakened build
+
+SECONDED_TWICE = Attack(
+    name="two lists and colluders who sign both",
+    threat="has half of the honest clients sign that the victim survived, the other half that it dropped out, and its "
+    "colluders both; they also tell both shares that they hold",
+    stopped_by="the quorum, which has half of the corrupt clients on top of a majority; and the threshold, likewise",
+    session=session(adversary="active", corrupt=2, min_cohort=2, max_dropouts=4),
+    play=_seconded_twice,
+    weakness=(Weakness(Client, "_check_quorum", _majority_is_enough), wired(threshold=5)),
 )
 
 

@@ -325,6 +325,20 @@ def test_a_dealer_that_commits_to_what_is_no_share_is_named_before_anybody_masks
 SEAL_SHARES = dealing.seal_shares
 
 
+def test_a_pinned_client_that_shared_no_keys_does_not_count_towards_a_quorum() -> None:
+    """Client 9 is pinned and advertised keys; whatever it signs, it has no part in the sum."""
+    game = active().until(Round.SHARE_KEYS)
+    game.deliver([1, 2, 4, 8])
+    game.close()
+    game.until(Round.UNMASK)
+    request = messages.decode(game.inbox[2])
+    assert isinstance(request, UnmaskRequest)
+    signature = signed_by(game, 9, transcript.says_survivors(h2(game), request.survivors, 9))
+    bad = changed(game.inbox[2], quorum=(*request.quorum[:-1], Endorsement(9, signature)))
+    refused_by_client(game, bad, UnknownClientError)
+    assert game.finish().integers.tolist() == expected_of_five([1, 2, 4, 8])
+
+
 def test_a_client_agrees_to_one_list_of_survivors() -> None:
     game = active().until(Round.CONSISTENCY_CHECK)
     request = game.inbox[2]
@@ -393,19 +407,49 @@ def test_nobody_else_s_view_counts_but_that_of_who_signed() -> None:
     assert game.finish().integers.tolist() == expected_of_five(set(HELD) - {1})
 
 
-def test_what_a_client_agrees_to_is_in_its_ledger_before_it_unmasks_and_what_it_sent_before_it_agrees() -> None:
-    game = active()
+@pytest.mark.parametrize("adversary", get_args(Adversary))
+def test_a_session_is_pending_in_a_ledger_from_the_vector_until_it_is_unmasked(adversary: Adversary) -> None:
+    game = five_clients(adversary=adversary)
     ledger = Ledger()
     game.clients[2]._ledger = ledger
-    game.until(Round.CONSISTENCY_CHECK)
-    session = game.server.session
-    with pytest.raises(DifferencingError, match="did not end"):
-        ledger.send(replace(session, id=b"?" * 16))
-    game.until(Round.UNMASK)
-    assert ledger.agreed == 1
+    assert game.until(Round.MASKED_INPUT).server.session.id not in ledger.pending
+    session, agreed = game.server.session, []
+    while game.server.round is not Round.DONE:
+        game.deliver()
+        agreed.append(ledger.agreed)
+        if game.server.round is not Round.UNMASK:
+            assert ledger.pending == (session.id,)
+            with pytest.raises(DifferencingError, match="did not end here"):
+                ledger.send(replace(session, id=b"?" * 16))
+        game.close()
+    assert agreed == ([0, 1, 1] if session.params.active else [0, 1])
+    assert ledger.pending == ()
     ledger.send(replace(session, id=b"?" * 16))
+    assert game.server.outcome.integers.tolist() == expected_of_five()
+
+
+def test_a_list_without_a_quorum_leaves_a_session_pending() -> None:
+    game = active().until(Round.CONSISTENCY_CHECK)
+    ledger = Ledger()
+    game.clients[2]._ledger = ledger
+    ledger.send(game.server.session)
+    game.until(Round.UNMASK)
+    refused_by_client(game, without(game.inbox[2], "quorum", 0), UnmaskRefusedError)
+    assert (ledger.agreed, ledger.pending) == (1, (game.server.session.id,))
     assert game.finish().integers.tolist() == expected_of_five()
-    assert ledger.agreed == 1
+    assert ledger.pending == ()
+
+
+def test_a_client_that_is_refused_by_its_ledger_reports_nothing_of_the_update() -> None:
+    game = active(out_of_range="saturate", value_range=0.01, max_dropouts=0).until(Round.MASKED_INPUT)
+    ledger = Ledger()
+    ledger.send(replace(game.server.session, id=b"?" * 16))
+    game.clients[2]._ledger = ledger
+    refused_by_client(game, game.inbox[2], DifferencingError, ())
+    assert game.clients[2].clipped_share == 0
+    ledger.abandon(b"?" * 16)
+    game.deliver([2])
+    assert game.clients[2].clipped_share > 0
 
 
 def test_where_a_session_did_not_end_a_client_masks_nothing_else_for_that_model() -> None:

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg import messages
+from attacks.wire.keys import LOW_ORDER
+from secagg import messages, snapshot
 from secagg.client import Client
 from secagg.declaration import FULL, Declaration
 from secagg.driver import Contribution
@@ -77,16 +78,6 @@ if TYPE_CHECKING:
     Bad = Callable[[Play, bytes], bytes]
 
 STRANGER = 77
-LOW_ORDER = [
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-]
-"""u-coordinates of low order on Curve25519 and its twist (D. J. Bernstein, https://cr.yp.to/ecdh.html#validate)."""
 
 
 def with_key(data: bytes, **keys: bytes) -> bytes:
@@ -198,9 +189,10 @@ TO_SERVER: dict[str, tuple[Round, Bad, type[SecAggError], tuple[int, ...]]] = {
     "a vector of no bytes": (Round.MASKED_INPUT, lambda _, m: changed(m, vector=b""), DecodingError, (1,)),
     "an answer that lacks a share": (Round.UNMASK, lambda _, m: without(m, "shares", 1), ShareError, (1,)),
     "an answer that lacks its own share": (Round.UNMASK, lambda _, m: without(m, "shares", 0), ShareError, (1,)),
-    "an answer with a share twice": (Round.UNMASK, lambda _, m: twice(m, "shares"), ShareError, (1,)),
+    "an answer with a share twice": (Round.UNMASK, lambda _, m: twice(m, "shares"), DecodingError, ()),
+    "an answer with shares out of order": (Round.UNMASK, lambda _, m: swapped(m, "shares"), DecodingError, ()),
     "an answer with a share of a stranger": (
-        Round.UNMASK, lambda _, m: part(m, "shares", 1, dealer=STRANGER), ShareError, (1,),
+        Round.UNMASK, lambda _, m: part(m, "shares", 4, dealer=STRANGER), ShareError, (1,),
     ),
     "an altered share": (
         Round.UNMASK, lambda _, m: part(m, "shares", 1, share=bytes(33)), ShareError, (1,),
@@ -230,7 +222,7 @@ def test_the_server_refuses(name: str) -> None:
     assert game.finish().integers.tolist() == expected_of_five()
 
 
-@pytest.mark.parametrize("key", LOW_ORDER)
+@pytest.mark.parametrize("key", LOW_ORDER.values(), ids=LOW_ORDER)
 def test_the_server_refuses_the_low_order_key(key: str) -> None:
     game = five_clients()
     answer = game.answer(1)
@@ -321,7 +313,11 @@ def test_a_share_that_rebuilds_another_secret_names_its_dealer() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"params": Params(min_cohort=2)}, {"layout": Layout((Tensor("v", (8,)),))}, {"model_root": b"another model"}],
+    [
+        {"params": Params(min_cohort=2)},
+        {"layout": Layout((Tensor("v", (8,)),))},
+        {"model_root": b"another model".zfill(32)},
+    ],
     ids=["params", "layout", "model root"],
 )
 def test_the_server_refuses_a_client_that_holds_another_session(other: dict[str, Any]) -> None:
@@ -340,6 +336,22 @@ def test_the_server_of_a_uniform_session_refuses_declarations_and_weights(fields
     game = five_clients("uniform").until(Round.SHARE_KEYS)
     refused_by_server(game, changed(game.answer(1), **fields), UnexpectedMessageError, (1,))
     assert game.finish().integers.tolist() == expected_of_five(mode="uniform")
+
+
+def test_the_server_does_not_ask_survivors_who_may_fall_apart_in_the_masking_graph() -> None:
+    """Twelve clients on a ring, of whom four are lost, two on either side of a part: few enough for all other rules."""
+    params = Params(adversary="active", min_cohort=4, corrupt=2, max_dropouts=4, neighbours=6, share_threshold=5)
+    session = Session(id=bytes(16), params=params, layout=Layout((Tensor("w", (1,)),)), mode="uniform")
+    game = Play(session, {id_: Contribution({"w": np.ones(1)}) for id_ in range(12)}).until(Round.MASKED_INPUT)
+    ring = game.server._graph.order
+    gone = {ring[place] for place in (-4, -3, 3, 4)}
+    game.deliver(id_ for id_ in game.clients if id_ not in gone)
+    assert len(game.server.answered) == game.server._plan.fewest_survivors
+    for _ in range(2):
+        with pytest.raises(TooFewClientsError, match="may fall apart in the masking graph: wait"):
+            game.close()
+    game.deliver(gone)
+    assert len(game.finish().survivors) == 12
 
 
 def test_the_server_refuses_a_missing_public_weight() -> None:
@@ -379,6 +391,11 @@ TO_CLIENT: dict[str, tuple[Round, Bad, type[SecAggError], tuple[object, ...]]] =
     "a roster that reflects its own key, spelled otherwise": (
         Round.SHARE_KEYS,
         lambda game, m: with_key(m, masking_key=top_bit_set(key_of(game.sent[Round.ADVERTISE_KEYS][2]))),
+        KeyAgreementError, (SERVER,),
+    ),
+    "a roster with a transport key spelled otherwise": (
+        Round.SHARE_KEYS,
+        lambda _, m: with_key(m, transport_key=top_bit_set(members(m)[3].transport_key)),
         KeyAgreementError, (SERVER,),
     ),
     "a roster in which two clients share a key": (
@@ -480,7 +497,7 @@ def test_a_client_refuses(name: str) -> None:
     assert game.finish().integers.tolist() == expected_of_five()
 
 
-@pytest.mark.parametrize("key", LOW_ORDER)
+@pytest.mark.parametrize("key", LOW_ORDER.values(), ids=LOW_ORDER)
 def test_a_client_refuses_the_low_order_key_of_a_peer(key: str) -> None:
     game = five_clients().until(Round.SHARE_KEYS)
     for name in ("masking_key", "transport_key"):
@@ -633,6 +650,14 @@ def test_a_client_does_not_bring_a_mask_into_a_uniform_session_that_was_not_coun
     assert game.finish().integers.tolist() == expected_of_five(mode="uniform")
 
 
+@pytest.mark.parametrize("id_", [-1, 2**63, 2**64, "7", 7.0, None])
+def test_a_client_has_an_id_that_can_travel(id_: Any) -> None:
+    session = five_clients().server.session
+    with pytest.raises(ParameterError, match="id must be an integer from 0 to 2"):
+        Client(id_, session)
+    assert messages.decode(Client(2**63 - 1, session).advertise_keys())
+
+
 # Methods out of turn.
 
 STEPS = ("advertise_keys", "share_keys", "masked_input", "unmask")
@@ -768,16 +793,18 @@ def test_nothing_that_holds_a_secret_shows_it() -> None:
         state = client._state
         shown += [repr(client), repr(state), str(state), repr(game.server), repr(vars(client)["_entropy"])]
         if isinstance(state, Shared):
-            secrets |= set(secrets_of(client).values())
-            shown.append(repr(state.transport))
+            secrets |= set(secrets_of(client).values()) | {state.own_share.share, state.own_share.salt}
+            shown += [repr(state.transport), repr(state.own_share)]
         if isinstance(state, Masked):
-            secrets |= {held.self_seed.share for held in state.held.values()}
-            shown += [repr(held) for held in state.held.values()]
+            revealed = [share for held in state.held.values() for share in (held.self_seed, held.masking_key)]
+            secrets |= {secret for share in revealed for secret in (share.share, share.salt)}
+            shown += [repr(held) for held in state.held.values()] + [repr(share) for share in revealed]
+            shown += [repr(messages.decode(game.answer(2))), repr(snapshot.decode(game.server.save()))]
     key = bytes(range(100, 116))
     secrets.add(key)
     shown += [repr(MaskKey(1, key)), repr(Stream(key, Ring(32))), repr(KeyPair(key * 2))]
     text = "\n".join(shown)
-    assert len(secrets) == 11
+    assert len(secrets) == 6 + 2 + 16 + 1
     assert "Shared" in text
     assert "Masked" in text
     for secret in secrets:

@@ -11,6 +11,11 @@ that of a client that never does, so it sees all of them. Three ways to live wit
                 three times in all, in the hope of hearing from everybody
     all         scope "all", each round starts from a new model
 
+A session that the ledger refused has the client's vector all the same. It is abandoned here, as by somebody who knows
+that it was not released; without that, "retried" would end with a round's first refusal, and "all" with the first of
+all. So it is with a client that loses its connection after its vector is out, and with rounds that break off then: they
+cost what a new model costs, or somebody's word.
+
 A session with more dropouts than the settings tolerate is nobody's refusal and is not counted.
 """
 
@@ -31,7 +36,7 @@ from secagg.ledger import Ledger, Scope
 from secagg.messages import Participant
 from secagg.params import Params
 from secagg.release import Plan
-from secagg.session import Session
+from secagg.session import ROOT_BYTES, Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,11 +90,16 @@ class Cohort:
         survivors = np.flatnonzero(alive).tolist()
         try:
             plan.check_survivors(survivors)
-            self.sessions += 1
-            self.ledger.check(plan, survivors)
-        except (UnmaskRefusedError, DifferencingError):
+        except UnmaskRefusedError:
             return False
-        self.ledger.record(plan, survivors)
+        self.sessions += 1
+        self.ledger.send(session)
+        try:
+            self.ledger.agree(plan, survivors)
+        except DifferencingError:
+            self.ledger.abandon(session.id)
+            return False
+        self.ledger.settle(session.id)
         return bool(alive.all())
 
 
@@ -101,7 +111,7 @@ def price(way: str, clients: int, dropout: float, params: Params, *, rounds: int
         cohort = Cohort(clients, dropout, params, scope, seed)
         for number in range(rounds):
             for _ in range(tries):
-                if cohort.play(number.to_bytes(4, "big")):
+                if cohort.play(number.to_bytes(ROOT_BYTES, "big")):
                     break
         sessions += cohort.sessions
         refused += cohort.ledger.refused

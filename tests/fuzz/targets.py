@@ -27,7 +27,7 @@ from secagg.errors import (
 from secagg.identity import Directory, Identity
 from secagg.keys import KeyPair, check_public, seal, unseal
 from secagg.layout import Layout, Tensor
-from secagg.ledger import Ledger
+from secagg.ledger import Entry, Ledger
 from secagg.ring import Ring
 from secagg.rounds import ROUNDS, Round
 from secagg.server import Server
@@ -193,8 +193,9 @@ def ledgers() -> Iterator[bytes]:
         yield ledger.to_bytes()
         for plan in PLANS:
             ledger.open(plan.session.id[:-1] + bytes([len(ledger._ids)]))
-            ledger.record(plan, plan.clients)
-            ledger.record(plan, plan.clients[1:])
+            for survivors in (plan.clients, plan.clients[1:]):
+                ledger._entries[Entry.of(plan, survivors)] = None
+            ledger._pending[plan.session.id] = (plan.session.model_root, plan.session.layout.digest)
             yield ledger.to_bytes()
 
 
@@ -203,7 +204,7 @@ def read_ledger(data: bytes) -> None:
     assert ledger.to_bytes() == data
     for plan in PLANS:
         try:
-            ledger.check(plan, plan.clients)
+            ledger.agree(plan, plan.clients)
         except DifferencingError:
             continue
 

@@ -196,7 +196,7 @@ def test_no_key_of_one_session_returns_in_another_even_with_the_same_secrets(
     [
         {"params": Params(levels=2**16, max_weight=2.0)},
         {"layout": Layout((Tensor("v", (3,)),))},
-        {"model_root": b"another model"},
+        {"model_root": b"another model".zfill(32)},
         {"weighted": True},
     ],
     ids=["params", "layout", "model root", "weights"],

@@ -10,8 +10,9 @@ import pytest
 
 from secagg import messages
 from secagg.driver import Contribution, Stage, Traffic, run
-from secagg.errors import ParameterError, TooFewClientsError
+from secagg.errors import DifferencingError, LocalProtocolError, ParameterError, TooFewClientsError
 from secagg.layout import Layout, Tensor
+from secagg.ledger import Ledger
 from secagg.params import Params
 from secagg.prg import SeededEntropy
 from secagg.rounds import ROUNDS, Round
@@ -83,6 +84,38 @@ def test_the_same_entropy_gives_the_same_bytes() -> None:
 def test_too_many_dropouts_release_nothing() -> None:
     with pytest.raises(TooFewClientsError, match="2 clients sent their input < 3"):
         run(SESSION, FOUR, {0: Stage.SHARE_KEYS, 1: Stage.SHARE_KEYS})
+
+
+@pytest.mark.parametrize("adversary", ROUNDS)
+def test_a_client_that_is_lost_after_its_vector_is_out_sends_nothing_else_for_that_model(adversary: Adversary) -> None:
+    """It is in a sum that was released, and does not know over whom."""
+    first = replace(SESSION, params=replace(SESSION.params, adversary=adversary), model_root=b"1" * 32)
+    ledgers = {client: Ledger() for client in FOUR}
+    played = run(first, FOUR, {3: Stage.MASKED_INPUT}, ledgers=ledgers)
+    assert played.aggregate.survivors == (0, 1, 2, 3)
+    assert [ledger.agreed for ledger in ledgers.values()] == [1, 1, 1, 0]
+    assert [ledger.pending for ledger in ledgers.values()] == [(), (), (), (first.id,)]
+    with pytest.raises(DifferencingError, match="did not end here"):
+        run(replace(first, id=b"2" * 16), FOUR, ledgers=ledgers)
+    run(replace(first, id=b"3" * 16, model_root=b"2" * 32), FOUR, ledgers=ledgers)
+    ledgers[3].abandon(first.id)
+    run(replace(first, id=b"4" * 16), FOUR, ledgers=ledgers)
+
+
+def test_a_session_that_breaks_off_here_is_known_not_to_be_released() -> None:
+    ledgers = {client: Ledger() for client in FOUR}
+    with pytest.raises(TooFewClientsError):
+        run(SESSION, FOUR, {0: Stage.SHARE_KEYS, 1: Stage.SHARE_KEYS}, ledgers=ledgers)
+    assert all(ledger.pending == () for ledger in ledgers.values())
+
+
+def test_a_session_that_is_not_begun_settles_nothing() -> None:
+    """The id was used before, in a session that one client does not know the end of."""
+    ledgers = {client: Ledger() for client in FOUR}
+    run(SESSION, FOUR, {3: Stage.MASKED_INPUT}, ledgers=ledgers)
+    with pytest.raises(LocalProtocolError, match="used before"):
+        run(SESSION, FOUR, ledgers=ledgers)
+    assert ledgers[3].pending == (SESSION.id,)
 
 
 def test_what_two_sessions_cost_adds_up_under_their_names() -> None:

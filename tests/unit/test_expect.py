@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 def test_a_client_sends_and_receives_as_many_bytes_as_expected(
     clients: int, coordinates: int, mode: Mode, adversary: Adversary
 ) -> None:
-    params = Params(adversary=adversary)
+    check_bytes(Params(adversary=adversary), clients, coordinates, mode)
+
+
+def test_a_quorum_is_as_large_as_a_high_threshold_wants_it() -> None:
+    params = Params(adversary="active", share_threshold=9, max_dropouts=0)
+    wired = params.topology(10)
+    assert (wired.quorum, wired.needed) == (6, 9)
+    check_bytes(params, 10, 6, "uniform")
+
+
+def check_bytes(params: Params, clients: int, coordinates: int, mode: Mode) -> None:
+    """Expects a session and plays it."""
     expected = params.expect(clients, coordinates, mode)
     session = Session(id=bytes(16), params=params, layout=Layout((Tensor("w", (coordinates,)),)), mode=mode)
     brought = {id_: Contribution({"w": np.zeros(coordinates)}) for id_ in range(clients)}

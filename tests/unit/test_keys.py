@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attacks.wire.keys import LOW_ORDER
 from secagg.errors import KeyAgreementError, ShareError
 from secagg.keys import KeyPair, check_public, seal, unseal
 from secagg.prg import SeededEntropy
@@ -17,21 +18,7 @@ ALICE_PUBLIC = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eb
 BOB_PUBLIC = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
 AGREED = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
 
-# u-coordinates whose order divides 8, and their second spellings at and above p = 2^255 - 19.
 FIELD = 2**255 - 19
-LOW_ORDER = {
-    "zero": 0,
-    "one": 1,
-    "minus one": FIELD - 1,
-    "order 8": int.from_bytes(
-        bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"), "little"
-    ),
-    "order 8, other": int.from_bytes(
-        bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"), "little"
-    ),
-    "p": FIELD,
-    "p plus one": FIELD + 1,
-}
 
 
 def test_the_public_keys_are_those_of_rfc_7748() -> None:
@@ -63,15 +50,22 @@ def test_scalar_multiplication_gives_the_vectors_of_rfc_7748_section_5_2(scalar:
 
 
 @pytest.mark.parametrize("point", LOW_ORDER.values(), ids=LOW_ORDER)
-def test_a_public_key_of_low_order_is_refused(point: int) -> None:
+def test_a_public_key_of_low_order_is_refused(point: str) -> None:
     with pytest.raises(KeyAgreementError, match="malformed or of low order"):
-        ALICE.agree(point.to_bytes(32, "little"))
+        ALICE.agree(bytes.fromhex(point))
 
 
 @pytest.mark.parametrize("point", LOW_ORDER.values(), ids=LOW_ORDER)
-def test_a_public_key_of_low_order_is_refused_before_it_is_used(point: int) -> None:
+def test_a_public_key_of_low_order_is_refused_before_it_is_used(point: str) -> None:
     with pytest.raises(KeyAgreementError):
-        check_public(point.to_bytes(32, "little"))
+        check_public(bytes.fromhex(point))
+
+
+def test_the_points_of_low_order_are_what_they_are_called() -> None:
+    named = {name: int.from_bytes(bytes.fromhex(point), "little") for name, point in LOW_ORDER.items()}
+    orders = {named.pop("order 8"), named.pop("order 8, other")}
+    assert len(orders) == 2
+    assert named == {"zero": 0, "one": 1, "minus one": FIELD - 1, "p": FIELD, "p plus one": FIELD + 1}
 
 
 def test_of_the_spellings_of_a_public_key_only_the_smallest_is_accepted() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secagg import counts
+from secagg.declaration import Provenance, of_coordinates
 from secagg.errors import ParameterError
 from secagg.layout import NO_UNIT, Layout, Tensor
 
@@ -72,6 +75,48 @@ def test_a_vector_is_cut_into_named_views_in_row_major_order() -> None:
 def test_layers_are_modules_in_order_and_a_bare_name_is_its_own_layer() -> None:
     assert PERCEPTRON.layers == ("fc1", "fc2", "scale")
     assert Tensor("block.0.conv.weight", (1,)).layer == "block.0.conv"
+
+
+NORMALISED = Layout(
+    (
+        Tensor("norm.weight", (2,)),
+        Tensor("norm.mean", (2,), layer="statistics"),
+        Tensor("fc.weight", (1, 2)),
+        Tensor("fc.scale", (), layer="statistics"),
+        Tensor("fc.bias", (1,)),
+    )
+)
+
+
+def test_a_layer_that_is_given_joins_tensors_of_several_modules() -> None:
+    assert NORMALISED.layers == ("norm", "statistics", "fc")
+    held = NORMALISED.by_tensor(NORMALISED.coordinates_of_layers(np.array([False, True, False])))
+    assert [name for name, values in held.items() if values.all()] == ["norm.mean", "fc.scale"]
+    assert not any(held[name].any() for name in ("norm.weight", "fc.weight", "fc.bias"))
+
+
+def test_the_text_of_the_digest_names_a_layer_only_where_another_than_the_module_is_given() -> None:
+    text = (
+        "([('norm.weight', (2,), 'float32', []), ('norm.mean', (2,), 'float32', [], 'statistics'), "
+        "('fc.weight', (1, 2), 'float32', []), ('fc.scale', (), 'float32', [], 'statistics'), "
+        "('fc.bias', (1,), 'float32', [])], [])"
+    )
+    assert NORMALISED.digest == sha256(b"secagg layout" + text.encode()).digest()
+    named = [replace(tensor, layer=tensor.name.partition(".")[0]) for tensor in NORMALISED.tensors]
+    derived = [Tensor(tensor.name, tensor.shape) for tensor in NORMALISED.tensors]
+    assert Layout(tuple(named)) == Layout(tuple(derived)) != NORMALISED
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=3), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_masks_of_given_layers_are_declared_and_counted_as_layers(layers: list[bool], others: list[bool]) -> None:
+    whole, any_set = NORMALISED.coordinates_of_layers(np.array(layers)), np.array(others)
+    declared = [of_coordinates(NORMALISED, held, Provenance.DEVICE) for held in (whole, any_set)]
+    assert declared[0].kind == ("full" if all(layers) else "layers")
+    assert counts.bits(NORMALISED, declared[0])["layers"].tolist() == layers
+    names = [tensor.layer for tensor in NORMALISED.tensors for _ in range(tensor.size)]
+    assert counts.bits(NORMALISED, declared[1])["layers"].tolist() == [
+        all(held for held, name in zip(any_set, names, strict=True) if name == layer) for layer in NORMALISED.layers
+    ]
 
 
 def test_units_are_numbered_group_after_group() -> None:
@@ -160,6 +205,8 @@ def test_layouts_that_differ_in_anything_have_different_digests() -> None:
         with_first(replace(base, unit_axes={0: (1, 0)})),
         with_first(replace(base, unit_axes={0: (0, NO_UNIT)})),
         with_first(replace(base, unit_axes={1: (0, 1, 1)})),
+        with_first(replace(base, layer="fc2")),
+        with_first(replace(base, layer="other")),
         Layout((*others, base), PERCEPTRON.unit_groups),
         Layout(PERCEPTRON.tensors[:-1], PERCEPTRON.unit_groups),
         Layout(PERCEPTRON.tensors, {"fc1": 2, "fc3": 2}),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg import declaration, isolation
+from secagg import counts, declaration, isolation
 from secagg.client import Client
 from secagg.declaration import FULL, Provenance
 from secagg.errors import CoverageError, DecodingError, DifferencingError, LocalProtocolError, ParameterError
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 LAYOUT = Layout((Tensor("w", (4,)),))
 SESSION = Session(
-    id=bytes(16), params=Params(min_cohort=3, max_dropouts=0), layout=LAYOUT, mode="uniform", model_root=b"m"
+    id=bytes(16), params=Params(min_cohort=3, max_dropouts=0), layout=LAYOUT, mode="uniform", model_root=b"m" * 32
 )
 
 
-def plan(clients: Collection[int], number: int = 0, model: bytes = b"m") -> Plan:
+def plan(clients: Collection[int], number: int = 0, model: bytes = b"m" * 32) -> Plan:
     """A uniform session of these clients."""
     session = replace(SESSION, id=bytes([number]) * 16, model_root=model)
     return Plan(session, 2, [Participant(client, FULL, None) for client in sorted(clients)])
@@ -55,10 +55,14 @@ def masked(
     return Plan(session, 2, [Participant(client, declared[client], weights.get(client)) for client in sorted(held)])
 
 
+def copy(ledger: Ledger) -> Ledger:
+    return Ledger.from_bytes(ledger.to_bytes())
+
+
 def remembering(*plans: Plan, scope: Scope = "model") -> Ledger:
     ledger = Ledger(scope)
     for one in plans:
-        ledger.record(one, one.clients)
+        ledger.agree(one, one.clients)
     return ledger
 
 
@@ -67,10 +71,10 @@ def test_two_sessions_of_one_model_differ_in_nobody_or_in_a_whole_cohort(first: 
     ledger = remembering(plan(first, 1))
     if 0 < len(first ^ second) < 3:
         with pytest.raises(DifferencingError, match=f"isolate {len(first ^ second)} clients < 3: leave it out, or st"):
-            ledger.check(plan(second, 2), sorted(second))
+            ledger.agree(plan(second, 2), sorted(second))
         assert ledger.refused == 1
     else:
-        ledger.check(plan(second, 2), sorted(second))
+        copy(ledger).agree(plan(second, 2), sorted(second))
         assert ledger.refused == 0
 
 
@@ -81,17 +85,17 @@ def test_colluding_clients_do_not_count() -> None:
         for one in (plan(range(9), 1), plan(range(5), 2))
     )
     with pytest.raises(DifferencingError, match="isolate 4 clients < 5"):
-        remembering(first).check(second, range(5))
+        remembering(first).agree(second, range(5))
 
 
 def test_sessions_of_other_models_or_other_layouts_are_compared_only_if_asked_for() -> None:
-    one, other = plan(range(5), 1, b"one"), plan(range(4), 2, b"other")
-    remembering(one).check(other, other.clients)
+    one, other = plan(range(5), 1, b"one".zfill(32)), plan(range(4), 2, b"other".zfill(32))
+    remembering(one).agree(other, other.clients)
     with pytest.raises(DifferencingError, match=r"in the ledger, this one would isolate 1 clients < 3: leave it out$"):
-        remembering(one, scope="all").check(other, other.clients)
+        remembering(one, scope="all").agree(other, other.clients)
     layout = Layout((Tensor("v", (4,)),))
     elsewhere = Plan(replace(other.session, layout=layout), 2, list(other.participants.values()))
-    remembering(one, scope="all").check(elsewhere, elsewhere.clients)
+    remembering(one, scope="all").agree(elsewhere, elsewhere.clients)
 
 
 def test_one_model_in_two_layouts_cannot_be_compared_and_is_refused() -> None:
@@ -100,7 +104,7 @@ def test_one_model_in_two_layouts_cannot_be_compared_and_is_refused() -> None:
     again = Plan(replace(plan(range(4), 2).session, layout=layout), 2, list(plan(range(4)).participants.values()))
     ledger = remembering(plan(range(5), 1))
     with pytest.raises(DifferencingError, match="another layout"):
-        ledger.check(again, again.clients)
+        ledger.agree(again, again.clients)
     assert ledger.refused == 1
 
 
@@ -111,8 +115,8 @@ def test_three_sums_that_have_a_single_client_as_their_solution_are_refused() ->
     ledger = remembering(plan(first, 1), plan(second, 2))
     assert min(len(first ^ third), len(second ^ third)) >= 3
     with pytest.raises(DifferencingError, match="isolate 1 clients"):
-        ledger.check(plan(third, 3), sorted(third))
-    ledger.check(plan(third | {9, 10, 11}, 4), sorted(third | {9, 10, 11}))
+        ledger.agree(plan(third, 3), sorted(third))
+    copy(ledger).agree(plan(third | {9, 10, 11}, 4), sorted(third | {9, 10, 11}))
 
 
 def test_three_sums_that_leave_two_clients_are_refused() -> None:
@@ -121,7 +125,7 @@ def test_three_sums_that_leave_two_clients_are_refused() -> None:
     third = {1, 2, 3, 4, 5, 6, 7, 8}
     ledger = remembering(plan(first, 1), plan(second, 2))
     with pytest.raises(DifferencingError, match="isolate 2 clients"):
-        ledger.check(plan(third, 3), sorted(third))
+        ledger.agree(plan(third, 3), sorted(third))
     assert ledger.refused == 1
 
 
@@ -130,11 +134,11 @@ def test_what_an_earlier_session_with_a_lower_floor_gave_away_is_not_held_agains
     strict = plan(range(10, 20), 2)
     params = Params(min_cohort=5, max_dropouts=0)
     strict = Plan(replace(strict.session, params=params), 2, list(strict.participants.values()))
-    ledger.check(strict, strict.clients)
+    copy(ledger).agree(strict, strict.clients)
     again = Plan(replace(plan(range(9)).session, params=params), 2, list(plan(range(9)).participants.values()))
-    ledger.check(again, again.clients)
+    copy(ledger).agree(again, again.clients)
     with pytest.raises(DifferencingError, match="isolate 4 clients < 5"):
-        ledger.check(again, range(8))
+        ledger.agree(again, range(8))
 
 
 TWICE = (
@@ -147,36 +151,36 @@ TWICE = (
 def test_sums_of_weights_are_compared_although_no_coordinate_is_in_both() -> None:
     first, second = (masked(held, number, "hidden") for number, held in enumerate(TWICE))
     with pytest.raises(DifferencingError, match="isolate 1 clients"):
-        remembering(first).check(second, second.clients)
+        remembering(first).agree(second, second.clients)
     for weighting in (None, "average"):
         first, second = (masked(held, number, weighting) for number, held in enumerate(TWICE))
         if weighting is None:
-            remembering(first).check(second, second.clients)
+            remembering(first).agree(second, second.clients)
         else:
             with pytest.raises(DifferencingError, match="isolate 2 clients"):
-                remembering(first).check(second, second.clients)
+                remembering(first).agree(second, second.clients)
 
 
 def test_weights_are_compared_over_models_and_layouts_if_asked_for() -> None:
     one, other = (
         Plan(replace(short.session, weighted=True), 2, list(short.participants.values()))
-        for short in (plan(range(5), 1, b"one"), plan(range(4), 2, b"other"))
+        for short in (plan(range(5), 1, b"one".zfill(32)), plan(range(4), 2, b"other".zfill(32)))
     )
     elsewhere = replace(other.session, layout=Layout((Tensor("v", (9,)),)))
     other = Plan(elsewhere, 2, list(other.participants.values()))
-    remembering(one).check(other, other.clients)
+    remembering(one).agree(other, other.clients)
     with pytest.raises(DifferencingError, match="isolate 1 clients"):
-        remembering(one, scope="all").check(other, other.clients)
+        remembering(one, scope="all").agree(other, other.clients)
 
 
 def test_sums_with_other_weights_than_before_cannot_be_compared_and_are_refused() -> None:
     held = dict.fromkeys(range(4), range(4))
     ledger = remembering(masked(held, 1, "public", [0, 1, 2, 3]))
-    ledger.check(masked(held, 2, "public", [0, 1, 2, 3]), range(4))
-    ledger.check(masked(dict.fromkeys(range(4, 9), range(4)), 2, "public", [7, 7, 7, 7, 7]), range(4, 9))
+    copy(ledger).agree(masked(held, 2, "public", [0, 1, 2, 3]), range(4))
+    copy(ledger).agree(masked(dict.fromkeys(range(4, 9), range(4)), 2, "public", [7, 7, 7, 7, 7]), range(4, 9))
     for changed in (masked(held, 3, "public", [0, 1, 2, 4]), masked(held, 3), masked(held, 3, "hidden")):
         with pytest.raises(DifferencingError, match="weighted the clients otherwise"):
-            ledger.check(changed, changed.clients)
+            ledger.agree(changed, changed.clients)
 
 
 holdings = st.fixed_dictionaries({client: st.sets(st.integers(0, 3)) for client in range(6)})
@@ -194,28 +198,27 @@ def test_two_masked_sessions_are_compared_coordinate_by_coordinate(
         return
     if any(0 < len(one ^ other) < 3 for one, other in both):
         with pytest.raises(DifferencingError):
-            ledger.check(later, later.clients)
+            ledger.agree(later, later.clients)
     else:
-        ledger.check(later, later.clients)
+        copy(ledger).agree(later, later.clients)
 
 
 def test_a_comparison_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = remembering(plan(range(5), 1), plan(range(5, 10), 2))
-    ledger.check(plan(range(3, 8), 3), range(3, 8))
+    copy(ledger).agree(plan(range(3, 8), 3), range(3, 8))
     monkeypatch.setattr(isolation, "MOST_WORK", 10)
     with pytest.raises(DifferencingError, match="takes too long to tell"):
-        ledger.check(plan(range(3, 8), 3), range(3, 8))
+        ledger.agree(plan(range(3, 8), 3), range(3, 8))
     assert ledger.refused == 1
 
 
 def test_a_session_that_is_agreed_to_after_all_or_twice_counts_once_and_as_agreed_to() -> None:
     ledger = remembering(plan(range(5), 1))
     with pytest.raises(DifferencingError):
-        ledger.check(plan(range(5), 2), range(4))
-    ledger.check(plan(range(5), 2), range(5))
+        ledger.agree(plan(range(5), 2), range(4))
     before = len(ledger.to_bytes())
-    ledger.record(plan(range(5), 2), range(5))
-    ledger.record(plan(range(5), 2), range(5))
+    ledger.agree(plan(range(5), 2), range(5))
+    ledger.agree(plan(range(5), 2), range(5))
     assert (ledger.agreed, ledger.refused) == (2, 0)
     assert len(ledger.to_bytes()) - before < 20, "what was known before takes an id and no more"
 
@@ -225,19 +228,19 @@ def test_what_matters_is_who_holds_the_same_coordinate() -> None:
     same = masked({0: [0, 1], 1: [0, 1], 2: [0, 1], 3: [0, 1, 2], 4: [2, 3], 5: [2, 3], 6: [2, 3], 7: [3]}, 2)
     apart = masked({0: [0, 1], 1: [0, 1], 2: [0, 1], 4: [2, 3], 5: [2, 3], 6: [2, 3]}, 3)
     ledger = remembering(first)
-    ledger.check(same, same.clients)
+    copy(ledger).agree(same, same.clients)
     with pytest.raises(DifferencingError, match="isolate 1 clients"):
-        ledger.check(apart, apart.clients)  # coordinate 0 lacks client 3 alone
+        ledger.agree(apart, apart.clients)  # coordinate 0 lacks client 3 alone
     elsewhere = masked({0: [0], 1: [0], 2: [0], 3: [0]}, 4)
-    ledger.check(elsewhere, elsewhere.clients)  # its one coordinate has the same four holders as before
+    copy(ledger).agree(elsewhere, elsewhere.clients)  # its one coordinate has the same four holders as before
 
 
 def test_survivors_count_and_not_participants() -> None:
     ledger = Ledger()
-    ledger.record(plan(range(6), 1), range(5))
-    ledger.check(plan(range(6), 2), range(5))
+    ledger.agree(plan(range(6), 1), range(5))
+    copy(ledger).agree(plan(range(6), 2), range(5))
     with pytest.raises(DifferencingError):
-        ledger.check(plan(range(6), 3), range(6))
+        ledger.agree(plan(range(6), 3), range(6))
 
 
 def test_a_session_is_used_once() -> None:
@@ -250,8 +253,8 @@ def test_a_session_is_used_once() -> None:
 
 
 def test_until_it_is_known_who_survived_nothing_else_is_sent_for_the_same_model() -> None:
-    """An active server may release a session without this client, over survivors that it never hears of."""
-    one, again, other = plan(range(5), 1), plan(range(5), 2), plan(range(5), 3, b"other")
+    """It may be released without this client, over survivors that it never hears of."""
+    one, again, other = plan(range(5), 1), plan(range(5), 2), plan(range(5), 3, b"other".zfill(32))
     ledger = Ledger()
     ledger.send(one.session)
     ledger = Ledger.from_bytes(ledger.to_bytes())
@@ -259,14 +262,49 @@ def test_until_it_is_known_who_survived_nothing_else_is_sent_for_the_same_model(
         ledger.send(again.session)
     assert ledger.refused == 1
     ledger.send(other.session)
-    ledger.record(one, range(5))
+    ledger.agree(one, range(5))
+    with pytest.raises(DifferencingError):
+        ledger.send(again.session)
+    assert set(ledger.pending) == {one.session.id, other.session.id}
+    ledger.settle(one.session.id)
     ledger.send(again.session)
     ledger.abandon(again.session.id)
     ledger.send(again.session)
+    assert set(ledger.pending) == {again.session.id, other.session.id}
     wary = Ledger("all")
     wary.send(one.session)
     with pytest.raises(DifferencingError):
         wary.send(other.session)
+
+
+ROOTLESS = plan(range(4), 2, b"")
+
+
+@pytest.mark.parametrize("rootless_first", [False, True])
+def test_a_session_without_a_root_may_start_from_any_model(*, rootless_first: bool) -> None:
+    first, second = (ROOTLESS, plan(range(5), 1)) if rootless_first else (plan(range(5), 1), ROOTLESS)
+    with pytest.raises(DifferencingError, match="isolate 1 clients"):
+        remembering(first).agree(second, second.clients)
+    sent = Ledger()
+    sent.send(first.session)
+    with pytest.raises(DifferencingError, match="did not end here"):
+        sent.send(second.session)
+
+
+@pytest.mark.parametrize("counting_first", [False, True])
+def test_a_counting_session_is_not_about_the_model_that_it_counts_for(*, counting_first: bool) -> None:
+    """It has no root and a layout of its own; compared it is with other counts of that layout."""
+    counting = replace(SESSION, id=b"c" * 16, layout=counts.counting_layout(LAYOUT), model_root=b"")
+    counted = Plan(counting, 2, list(ROOTLESS.participants.values()))
+    first, second = (counted, plan(range(5), 1)) if counting_first else (plan(range(5), 1), counted)
+    ledger = Ledger()
+    ledger.send(first.session)
+    ledger.send(second.session)
+    ledger.agree(first, first.clients)
+    ledger.agree(second, second.clients)
+    more = Plan(replace(counting, id=b"d" * 16), 2, list(plan(range(5)).participants.values()))
+    with pytest.raises(DifferencingError, match="isolate 1 clients"):
+        ledger.agree(more, more.clients)
 
 
 @pytest.mark.parametrize("scope", ["model", "all"])
@@ -274,14 +312,14 @@ def test_a_ledger_is_kept_from_run_to_run(scope: Scope) -> None:
     ledger = remembering(plan(range(5), 1), scope=scope)
     ledger.open(b"x" * 16)
     with pytest.raises(DifferencingError):
-        ledger.check(plan(range(4), 2), range(4))
+        ledger.agree(plan(range(4), 2), range(4))
     kept = Ledger.from_bytes(ledger.to_bytes())
     assert repr(kept) == repr(ledger) == f"Ledger(scope='{scope}', agreed=1, refused=1)"
     with pytest.raises(LocalProtocolError):
         kept.open(b"x" * 16)
     with pytest.raises(DifferencingError):
-        kept.check(plan(range(4), 3), range(4))
-    kept.check(plan(range(5), 4), range(5))
+        kept.agree(plan(range(4), 3), range(4))
+    copy(kept).agree(plan(range(5), 4), range(5))
 
 
 @given(holdings, st.sets(st.integers(0, 5)), st.sampled_from([None, "average", "public"]))
@@ -292,8 +330,10 @@ def test_a_kept_ledger_is_the_same_ledger(
         session = masked(held, 1, weighting, range(6) if weighting == "public" else ())
     except CoverageError:
         return
-    ledger = remembering(session, plan(range(7), 2))
-    ledger.record(session, sorted(survivors | {0}))
+    elsewhere = replace(session.session, id=b"e" * 16, model_root=b"e" * 32)
+    ledger = remembering(session, plan(range(7), 2, b"other".zfill(32)))
+    ledger.agree(Plan(elsewhere, 2, list(session.participants.values())), sorted(survivors | {0}))
+    ledger.send(elsewhere)
     data = ledger.to_bytes()
     assert Ledger.from_bytes(data).to_bytes() == data
     assert Ledger.from_bytes(data)._entries.keys() == ledger._entries.keys()
@@ -303,7 +343,7 @@ def runs(*numbers: int) -> bytes:
     return np.array(numbers, "<i8").tobytes()
 
 
-ENTRY = Entry(b"m", bytes(32), (1, 4, 6), (0, 1, -1), b"\x60\xe0", runs(0, 2, 1, 2, 3, 0), b"\xc0")
+ENTRY = Entry(b"m" * 32, bytes(32), (1, 4, 6), (0, 1, -1), b"\x60\xe0", runs(0, 2, 1, 2, 3, 0), b"\xc0")
 
 
 def kept(*entries: Entry, ids: Sequence[bytes] = ()) -> bytes:
@@ -328,6 +368,8 @@ def test_the_entry_that_is_malformed_below_is_well_formed() -> None:
         {"weights": (0, 1)},
         {"weights": (0, 1, 128)},
         {"layout": bytes(31)},
+        {"model": b"m"},
+        {"model": bytes(33)},
         {"groups": b"\x60\xe1"},
         {"groups": b"\xe0\x60"},
         {"groups": b"\x60"},

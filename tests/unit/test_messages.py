@@ -79,6 +79,11 @@ def tuples(of: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(of, max_size=3).map(tuple)
 
 
+def each_of_its_dealer(shares: dict[int, RevealedShare]) -> tuple[RevealedShare, ...]:
+    return tuple(msgspec.structs.replace(share, dealer=dealer) for dealer, share in sorted(shares.items()))
+
+
+revealed = st.builds(RevealedShare, ids, exactly(33), exactly(16))
 sealed = st.builds(SealedShares, ids, ids, exactly(114), exactly(32), exactly(32), signatures)
 everything = st.one_of(
     st.builds(AdvertiseKeys, exactly(16), ids, exactly(32), exactly(32)),
@@ -107,7 +112,7 @@ everything = st.one_of(
     st.builds(ConsistencyRequest, exactly(16), st.binary(max_size=9), tuples(exactly(64))),
     st.builds(ConsistencyCheck, exactly(16), ids, exactly(64)),
     st.builds(UnmaskRequest, exactly(16), st.binary(max_size=9), tuples(st.builds(Endorsement, ids, exactly(64)))),
-    st.builds(Unmask, exactly(16), ids, tuples(st.builds(RevealedShare, ids, exactly(33), exactly(16)))),
+    st.builds(Unmask, exactly(16), ids, st.dictionaries(ids, revealed, max_size=3).map(each_of_its_dealer)),
 )
 
 
@@ -258,6 +263,19 @@ def test_a_second_spelling_of_the_same_message_is_refused(respell: Callable[[byt
     assert respelt != data
     with pytest.raises(DecodingError, match="not in canonical form"):
         decode(respelt)
+
+
+@pytest.mark.parametrize("dealers", [(8, 8), (9, 8), (7, 8, 9, 8)])
+def test_an_answer_lists_each_dealer_once(dealers: tuple[int, ...]) -> None:
+    """So that none that is read holds both shares of one."""
+    answer = Unmask(SESSION, 7, tuple(RevealedShare(dealer, bytes(33), bytes(16)) for dealer in dealers))
+    with pytest.raises(DecodingError, match="dealers are not listed once each in ascending order"):
+        decode(encode(answer))
+
+
+def test_a_revealed_share_shows_nothing_but_its_dealer() -> None:
+    assert repr(RevealedShare(8, b"\x06" * 33, b"\x07" * 16)) == "RevealedShare(dealer=8)"
+    assert repr(EXAMPLES[7]).endswith("shares=(RevealedShare(dealer=8),))")
 
 
 def test_deep_nesting_is_malformed_and_not_a_crash() -> None:

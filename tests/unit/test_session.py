@@ -33,6 +33,8 @@ def with_params(**settings: Any) -> Session:
         ({"mode": "mask-indexed", "params": Params(exact_denominators=True)}, "exact_denominators belongs to uniform"),
         ({"weighted": True, "params": Params(weighting="public")}, "a uniform session hides weights"),
         ({"params": Params(value_range={"v": 1.0})}, "value_range has no entry for w"),
+        ({"counted": COUNTED, "params": Params(adversary="active")}, "counts come from the server, and an active one"),
+        ({"model_root": bytes(31)}, "model_root must be empty or have 32 bytes"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], reason: str) -> None:
@@ -54,7 +56,7 @@ def test_another_value_of_any_field_gives_another_digest() -> None:
         {"counted": COUNTED},
         {"counted": replace(COUNTED, clients=frozenset({0, 1, 3}))},
         {"counted": replace(COUNTED, least=np.array([3, 3, 3, 2], np.int32))},
-        {"model_root": b"root"},
+        {"model_root": bytes(32)},
     ]
     digests = {SESSION.digest, *(replace(SESSION, **changes).digest for changes in others)}
     assert len(digests) == len(others) + 1

@@ -21,6 +21,7 @@ def test_an_active_server_takes_more_neighbours_shares_and_survivors_than_one_th
         Params.for_cohort(1000, 0.1, 0.05, adversary=adversary).topology(1000) for adversary in get_args(Adversary)
     )
     assert (trusted.degree, trusted.threshold, trusted.quorum, trusted.window_floor) == (36, 19, 0, 1)
+    assert (hostile.degree, hostile.threshold) == (108, 75)
     assert trusted.degree < hostile.degree < 200
     assert 2 * hostile.threshold > hostile.degree + 1
     assert hostile.quorum == 526

@@ -38,6 +38,7 @@ def layout_of(described: Any) -> Layout:
             tuple(one["shape"]),
             one["dtype"],
             {int(axis): tuple(units) for axis, units in one["unit_axes"].items()},
+            layer=one.get("layer", ""),
         )
         for one in described["tensors"]
     ]

@@ -95,8 +95,13 @@ export function decode(data) {
   if (!Object.hasOwn(MESSAGES, tag)) throw new Mismatch(`unknown tag ${tag}`);
   const { tag: _, ...fields } = new Reader(data.subarray(1)).read(messageType(tag));
   if (!encode(tag, fields).equals(data)) throw new Mismatch('not in canonical form');
+  if (tag === 'Unmask' && !ascending(fields.shares.map(({ dealer }) => BigInt(dealer)))) {
+    throw new Mismatch('dealers are not listed once each in ascending order');
+  }
   return { tag, fields };
 }
+
+const ascending = (numbers) => numbers.every((number, place) => place === 0 || numbers[place - 1] < number);
 
 class Reader {
   constructor(data) {

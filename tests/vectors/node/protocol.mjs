@@ -70,19 +70,20 @@ export function openShares(sealed, agreed, h1) {
 // ------------------------------------------------------------------------------------------------ declarations
 
 const sizeOf = (tensor) => tensor.shape.reduce((product, size) => product * size, 1);
-const layerOf = (name) => (name.includes('.') && name.slice(0, name.lastIndexOf('.'))) || name;
+const layerOf = ({ name, layer }) => layer || (name.includes('.') && name.slice(0, name.lastIndexOf('.'))) || name;
 export const layoutSize = (layout) => layout.tensors.reduce((sum, tensor) => sum + sizeOf(tensor), 0);
 
 /** Layer and units of each coordinate. */
 function* coordinates(layout) {
-  for (const { name, shape, unit_axes: axes } of layout.tensors) {
+  for (const tensor of layout.tensors) {
+    const { shape, unit_axes: axes } = tensor;
     for (let flat = 0; flat < sizeOf({ shape }); flat += 1) {
       const index = [];
       for (let rest = flat, axis = shape.length - 1; axis >= 0; rest = Math.floor(rest / shape[axis]), axis -= 1) {
         index[axis] = rest % shape[axis];
       }
       const units = Object.entries(axes).map(([axis, units]) => units[index[axis]]);
-      yield [layerOf(name), units.filter((unit) => unit >= 0)];
+      yield [layerOf(tensor), units.filter((unit) => unit >= 0)];
     }
   }
 }

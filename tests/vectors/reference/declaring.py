@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-def tensor(name: str, shape: list[int], dtype: str = "float32", **unit_axes: list[int]) -> Json:
-    """``unit_axes``: ``axis0`` and ``axis1`` to the unit of each slice."""
+def tensor(name: str, shape: list[int], dtype: str = "float32", layer: str = "", **unit_axes: list[int]) -> Json:
+    """``unit_axes``: ``axis0`` and ``axis1`` to the unit of each slice; ``layer``: where not by name."""
     axes = {axis.removeprefix("axis"): units for axis, units in unit_axes.items()}
-    return {"name": name, "shape": shape, "dtype": dtype, "unit_axes": axes}
+    given = {"layer": layer} if layer else {}
+    return {"name": name, "shape": shape, "dtype": dtype, "unit_axes": axes} | given
 
 
 def layout(*tensors: Json, unit_groups: list[tuple[str, int]] | None = None) -> Json:
     return {"tensors": list(tensors), "unit_groups": unit_groups or []}
 
 
-def layer_of(name: str) -> str:
-    return name.rpartition(".")[0] or name
+def layer_of(one: Json) -> str:
+    return one.get("layer") or one["name"].rpartition(".")[0] or one["name"]
 
 
 def size_of(one: Json) -> int:
@@ -35,7 +36,7 @@ def coordinates(of: Json) -> Iterator[tuple[str, list[int]]]:
     for one in of["tensors"]:
         for index in product(*map(range, one["shape"])):
             units = [units[index[int(axis)]] for axis, units in one["unit_axes"].items()]
-            yield layer_of(one["name"]), [unit for unit in units if unit >= 0]
+            yield layer_of(one), [unit for unit in units if unit >= 0]
 
 
 def held_by_units(of: Json, units: str) -> str:

@@ -58,6 +58,7 @@ def layout_text(layout: Json) -> str:
             tuple(one["shape"]),
             one["dtype"],
             [(int(axis), tuple(one["unit_axes"][axis])) for axis in sorted(one["unit_axes"])],
+            *([one["layer"]] if "layer" in one else []),
         )
         for one in layout["tensors"]
     ]

@@ -39,6 +39,7 @@ def digests() -> list[Json]:
         session(layout=declarations.TWO_AXES, model_root=ROOT, params=PARAMS | {"corrupt": 2, "share_threshold": 7}),
         session(counted={"clients": [3, 5, 9], "least": [3, 0, 2, 3]}),
         session(params=PARAMS | {"adversary": "active", "max_dropouts": 0}, model_root=ROOT),
+        session(mode="mask-indexed", layout=declarations.STATISTICS),
     ]
     return [transcripts.with_texts(one) | {"digests": transcripts.digests(one)} for one in sessions]
 

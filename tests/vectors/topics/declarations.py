@@ -30,6 +30,13 @@ TWO_AXES = layout(
     unit_groups=[("in", 1), ("out", 3)],
 )
 FLAT = layout(tensor("w", [200]))
+STATISTICS = layout(
+    tensor("norm.weight", [2]),
+    tensor("norm.running_mean", [2], layer="norm.statistics"),
+    tensor("fc.weight", [1, 2]),
+    tensor("fc.running_scale", [], layer="norm.statistics"),
+)
+"""The layer of statistics begins between two others and goes on behind them."""
 
 
 def spread(size: int, places: list[int], symbol: str = "1") -> str:
@@ -52,6 +59,8 @@ def declarations() -> Json:
         ("flat", "sparse", coded, few),
         ("flat", "sparse", elias_fano(most), most),
         ("flat", "sparse", elias_fano("0" * 200), "0" * 200),
+        ("statistics", "layers", bits_to_bytes("010"), held_by_layers(STATISTICS, "010")),
+        ("statistics", "layers", bits_to_bytes("110"), held_by_layers(STATISTICS, "110")),
     ]
     invalid = [
         ("units", "full", b"\x80", "carries no data"),
@@ -68,7 +77,7 @@ def declarations() -> Json:
         ("flat", "sparse", coded[:-1] + bytes([coded[-1] | 1]), "canonical"),
     ]
     return {
-        "layouts": {"units": UNITS, "two axes": TWO_AXES, "flat": FLAT},
+        "layouts": {"units": UNITS, "two axes": TWO_AXES, "flat": FLAT, "statistics": STATISTICS},
         "valid": [{"layout": of, "kind": kind, "data": data, "held": held} for of, kind, data, held in valid],
         "invalid": [{"layout": of, "kind": kind, "data": data, "why": why} for of, kind, data, why in invalid],
     }

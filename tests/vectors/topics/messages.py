@@ -64,7 +64,7 @@ def examples() -> list[tuple[str, Json]]:
         ("ConsistencyCheck", {"session": SESSION, "sender": 7, "signature": SIGNATURE}),
         ("UnmaskRequest", {"session": SESSION, "survivors": b"\xc0", "quorum": []}),
         ("UnmaskRequest", {"session": SESSION, "survivors": b"\xc0", "quorum": quorum}),
-        ("Unmask", {"session": SESSION, "sender": 7, "shares": [revealed, revealed]}),
+        ("Unmask", {"session": SESSION, "sender": 7, "shares": [revealed, revealed | {"dealer": 70_001}]}),
     ]
 
 
@@ -115,6 +115,8 @@ def refused() -> list[tuple[str, bytes]]:
         ("a quorum without signatures", on_wire("UnmaskRequest", SESSION, b"\xc0", [[7, None]])),
         ("an unmask request without a quorum", on_wire("UnmaskRequest", SESSION, b"\xc0")),
         ("both shares of one dealer in one", on_wire("Unmask", SESSION, 7, [[8, bytes(33), bytes(16), bytes(33)]])),
+        ("a dealer twice", on_wire("Unmask", SESSION, 7, [[8, bytes(33), bytes(16)], [8, KEY + b"\0", bytes(16)]])),
+        ("dealers out of order", on_wire("Unmask", SESSION, 7, [[8, bytes(33), bytes(16)], [7, bytes(33), bytes(16)]])),
         ("a share of 32 bytes", on_wire("Unmask", SESSION, 7, [[8, bytes(32), bytes(16)]])),
         ("a salt of 17 bytes", on_wire("Unmask", SESSION, 7, [[8, bytes(33), bytes(17)]])),
     ]
