@@ -127,6 +127,12 @@ class Aggregator(ABC):
     mode: Mode
     """Whether masks stay secret (``"uniform"``) or are declared (``"mask-indexed"``)."""
 
+    params: Params | None = None
+    """The settings of its sessions, or of those that it stands for; None in floating point."""
+
+    encrypted = False
+    """Whether the server is kept from seeing single updates."""
+
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
@@ -177,13 +183,16 @@ class FloatMean(Aggregator):
         layout: The layout of the updates.
         mode: ``"uniform"``: a pruned coordinate counts as no change; ``"mask-indexed"``: the mean is over those who
             hold a coordinate, and NaN where nobody does.
+        participation: NaN also where fewer than this share of the clients hold it: the threshold of the learning rule,
+            which holds without encryption too.
     """
 
     name = "float"
 
-    def __init__(self, layout: Layout, mode: Mode = "uniform") -> None:
+    def __init__(self, layout: Layout, mode: Mode = "uniform", participation: float = 0.0) -> None:
         super().__init__(layout)
         self.mode = mode
+        self._participation = participation
 
     def aggregate(
         self,
@@ -203,6 +212,8 @@ class FloatMean(Aggregator):
             raise TooFewClientsError("every client dropped out")
         structure = Structure.common(updates.values())
         total, weight = np.zeros(self.layout.size), np.zeros(self.layout.size)
+        declared = _completed(updates, dropouts, Stage.SHARE_KEYS)
+        coverage = np.sum([declaration.expand(self.layout, _declared(masks, one)) for one in declared], axis=0)
         sent: dict[Client, int] = {}
         for client in survivors:
             arrays = structure.arrays(updates[client], client)
@@ -213,7 +224,8 @@ class FloatMean(Aggregator):
             weight += share if self.mode == "uniform" else own * share
             sent[client] = FLOAT_BYTES * (self.layout.size if self.mode == "uniform" else int(own.sum()))
         with np.errstate(invalid="ignore"):
-            mean = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+            enough = (weight > 0) & (coverage >= self._participation * len(declared) - 1e-9)
+            mean = np.divide(total, weight, out=np.full_like(total, np.nan), where=enough)
         verdict = f"no encryption: the server sees the update of each of {len(survivors)} clients."
         return Aggregated(self.layout, mean, survivors, sent, dict.fromkeys(survivors, 0), verdict)
 
@@ -232,7 +244,7 @@ class _OnIntegers(Aggregator):
 
     def __init__(self, layout: Layout, params: Params | None = None) -> None:
         super().__init__(layout)
-        self.params = params or Params()
+        self.params: Params = params or Params()
 
     def upload_of(self, mask: Mask, clients: int) -> int:
         """See ``Aggregator.upload_of``."""
@@ -335,6 +347,8 @@ class FixedPoint(_OnIntegers):
 
 class Secure(_OnIntegers):
     """A session of secure aggregation, every message encoded and decoded as on a network; subclasses say the mode."""
+
+    encrypted = True
 
     def aggregate(
         self,

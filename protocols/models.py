@@ -45,16 +45,38 @@ def vgg9(classes: int = 10, channels: int = 3, *, seed: int = 0) -> nn.Sequentia
         seed: Fixes the initial weights.
     """
     with _seeded(seed):
-        widths = (channels, 32, 32, 64, 64, 128, 128)
-        layers: list[tuple[str, nn.Module]] = []
-        for number in range(1, len(widths)):
-            layers += _named(f"conv{number}", nn.Conv2d(widths[number - 1], widths[number], 3, padding=1))
-            if number % 2 == 0:
-                layers.append((f"pool{number // 2}", nn.MaxPool2d(2)))
-        layers.append(("flatten", nn.Flatten()))
+        layers = [*_six_convolutions(channels, normalised=False), ("flatten", nn.Flatten())]
         layers += _named("fc1", nn.Linear(128 * 4 * 4, 512)) + _named("fc2", nn.Linear(512, 256))
-        layers.append(("fc3", nn.Linear(256, classes)))
-        return nn.Sequential(OrderedDict(layers))
+        return _he_initialised(nn.Sequential(OrderedDict([*layers, ("fc3", nn.Linear(256, classes))])))
+
+
+def conv_bn(classes: int = 10, channels: int = 3, *, seed: int = 0) -> nn.Sequential:
+    """The network that CLAMP trains on 32 x 32 images: the convolutions of VGG-9, each normalised, and smaller dense.
+
+    Args:
+        classes: Outputs.
+        channels: Of the images.
+        seed: Fixes the initial weights.
+    """
+    with _seeded(seed):
+        layers = [*_six_convolutions(channels, normalised=True), ("flatten", nn.Flatten())]
+        layers += _named("fc1", nn.Linear(128 * 4 * 4, 256)) + _named("fc2", nn.Linear(256, 128))
+        return nn.Sequential(OrderedDict([*layers, ("fc3", nn.Linear(128, classes))]))
+
+
+def mnist_cnn(classes: int = 10, channels: int = 1, *, seed: int = 0) -> nn.Sequential:
+    """The network of LEAF's FEMNIST task on 28 x 28 images, with a dense layer of 128 where LEAF has 2048.
+
+    Args:
+        classes: Outputs.
+        channels: Of the images.
+        seed: Fixes the initial weights.
+    """
+    with _seeded(seed):
+        layers = [*_named("conv1", nn.Conv2d(channels, 32, 5, padding=2)), ("pool1", nn.MaxPool2d(2))]
+        layers += [*_named("conv2", nn.Conv2d(32, 64, 5, padding=2)), ("pool2", nn.MaxPool2d(2))]
+        layers += [("flatten", nn.Flatten()), *_named("fc1", nn.Linear(64 * 7 * 7, 128))]
+        return nn.Sequential(OrderedDict([*layers, ("fc2", nn.Linear(128, classes))]))
 
 
 def digits_cnn(classes: int = 10, *, seed: int = 0) -> nn.Sequential:
@@ -85,9 +107,37 @@ def char_lstm(vocab: int, *, embedding: int = 8, hidden: int = 256, layers: int 
         return CharLSTM(vocab, embedding, hidden, layers)
 
 
+def _six_convolutions(channels: int, *, normalised: bool) -> list[tuple[str, nn.Module]]:
+    """Convolutions ``conv1`` to ``conv6``, where asked for with batch normalisations ``bn1`` to ``bn6``."""
+    widths = (channels, 32, 32, 64, 64, 128, 128)
+    layers: list[tuple[str, nn.Module]] = []
+    for number in range(1, len(widths)):
+        convolution = nn.Conv2d(widths[number - 1], widths[number], 3, padding=1)
+        if normalised:
+            layers += [(f"conv{number}", convolution), *_named(f"bn{number}", nn.BatchNorm2d(widths[number]))]
+        else:
+            layers += _named(f"conv{number}", convolution)
+        if number % 2 == 0:
+            layers.append((f"pool{number // 2}", nn.MaxPool2d(2)))
+    return layers
+
+
 def _named(name: str, layer: nn.Module) -> list[tuple[str, nn.Module]]:
     """A layer and the ReLU that follows it."""
     return [(name, layer), (f"relu_{name}", nn.ReLU())]
+
+
+def _he_initialised(model: nn.Sequential) -> nn.Sequential:
+    """Draws weights that keep the signal's size through ReLU layers: with PyTorch's own, nine of them do not learn.
+
+    K. He et al., "Delving Deep into Rectifiers", ICCV 2015.
+    """
+    for module in model:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
 
 
 @contextmanager

@@ -1,15 +1,13 @@
-"""What runs leave behind: frozen records that become JSON as they are."""
+"""What runs leave behind: frozen records that become JSON as they are, and come back from it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations of these records
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-from protocols.simulation.clock import ClientTime, round_seconds, speed_up
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from protocols.simulation.clock import ClientTime, round_seconds
 
 LAST_ROUNDS = 5
 """Rounds at the end of a run over which an accuracy is averaged: one round's is a noisy number."""
@@ -20,12 +18,14 @@ class ClientRound:
     """One client in one round.
 
     Args:
-        keep: Share of the units that it trained.
-        parameters: Parameters of the module that it trained.
+        keep: Share of the units that it trained; with a mask of layers, of the layers.
+        parameters: Parameters of the module that it held.
         flops: Operations of its training.
         download_bytes: The model and the messages of the session.
         upload_bytes: All that it sent.
         seconds: Where its time went.
+        joules: Energy of its training.
+        late: It would have missed the deadline, and so sent nothing.
     """
 
     keep: float
@@ -34,6 +34,8 @@ class ClientRound:
     download_bytes: int
     upload_bytes: int
     seconds: ClientTime
+    joules: float = 0.0
+    late: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +46,46 @@ class RoundResult:
         number: Of the round.
         accuracy: Of the global model after it, on the test set.
         finished_at: Simulated seconds since the first round of all.
-        clients: Client to what it did.
+        seconds: Simulated length of the round.
+        clients: Client that took part to what it did.
         survivors: The clients in the mean.
         withheld_share: Share of the coordinates that the release rule kept back.
         difference: Largest difference of any tensor or integer sum to the twin in the clear; None without a twin.
         verdict: Who learned what.
+        validation: As ``accuracy``, on the validation set; None without one.
+        details: What the system measured besides, by name.
     """
 
     number: int
     accuracy: float
     finished_at: float
+    seconds: float
     clients: Mapping[str, ClientRound]
     survivors: tuple[str, ...]
     withheld_share: float
     difference: float | None
     verdict: str
+    validation: float | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def seconds(self) -> float:
-        """Simulated length of the round."""
-        return round_seconds(client.seconds for client in self.clients.values())
+
+@dataclass(frozen=True, kw_only=True)
+class LostRound:
+    """A round that left the model as it was.
+
+    Args:
+        number: Of the round.
+        reason: Why, in the words of the error.
+        seconds: Simulated time that it took.
+    """
+
+    number: int
+    reason: str
+    seconds: float
+
+
+Outcome: TypeAlias = RoundResult | LostRound
+"""What comes of a round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +97,16 @@ class RunResult:
         aggregator: What joined the updates.
         stragglers: The slow clients.
         rounds: At least one.
-        refused: Numbers of the rounds that a client's ledger refused; their time is not counted.
+        lost: Those that a client's ledger refused, or too few clients finished.
+        notes: What the system says of itself, for instance how it found its stragglers.
     """
 
     system: str
     aggregator: str
     stragglers: tuple[str, ...]
     rounds: tuple[RoundResult, ...]
-    refused: tuple[int, ...] = ()
+    lost: tuple[LostRound, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -90,17 +114,24 @@ class RunResult:
         return fmean(one.accuracy for one in self.rounds[-LAST_ROUNDS:])
 
     @property
+    def validation(self) -> float | None:
+        """Mean validation accuracy over the last ``LAST_ROUNDS`` rounds."""
+        values = [one.validation for one in self.rounds[-LAST_ROUNDS:] if one.validation is not None]
+        return fmean(values) if values else None
+
+    @property
     def round_seconds(self) -> float:
-        """Mean simulated length of a round."""
-        return fmean(one.seconds for one in self.rounds)
+        """Mean simulated length of a round; lost ones count unless a ledger refused them, which takes no time."""
+        return fmean([one.seconds for one in self.rounds] + [one.seconds for one in self.lost if one.seconds])
 
     @property
     def round_seconds_of_rest(self) -> float:
-        """The same if the stragglers were as fast as the slowest of the others."""
-        return fmean(
-            round_seconds(client.seconds for name, client in one.clients.items() if name not in self.stragglers)
+        """Mean length of the rounds if the stragglers were as fast as the slowest of the others."""
+        rest = [
+            [client.seconds for name, client in one.clients.items() if name not in self.stragglers]
             for one in self.rounds
-        )
+        ]
+        return fmean(round_seconds(times) for times in rest if times)
 
     @property
     def difference(self) -> float | None:
@@ -113,57 +144,15 @@ class RunResult:
         """That of the last round."""
         return self.rounds[-1].verdict
 
+    def accuracy_at(self, seconds: float) -> float | None:
+        """Mean test accuracy over the last ``LAST_ROUNDS`` rounds that ended by a simulated time; None before any."""
+        ended = [one.accuracy for one in self.rounds if one.finished_at <= seconds]
+        return fmean(ended[-LAST_ROUNDS:]) if ended else None
+
     def of_stragglers(self) -> tuple[ClientRound, ...]:
-        """Every straggler in every round."""
-        return tuple(one.clients[name] for one in self.rounds for name in self.stragglers)
+        """Every straggler in every round in which it took part."""
+        return tuple(one.clients[name] for one in self.rounds for name in self.stragglers if name in one.clients)
 
     def to_json(self) -> dict[str, Any]:
         """The run as plain data."""
         return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One system beside a baseline, in the numbers that count. Stragglers' numbers are means over them and the rounds.
-
-    Args:
-        system: Its name.
-        accuracy: Mean test accuracy over the last rounds.
-        round_seconds: Mean simulated length of a round.
-        speed_up: Share of the baseline's round time that is saved.
-        bound: The same if the baseline's stragglers were as fast as the slowest of the others: what no pruning of
-            stragglers can exceed.
-        keep: Share of the units that a straggler trains.
-        straggler_compute_seconds: Its training.
-        straggler_network_seconds: Its links.
-        straggler_upload_bytes: What it sends a round.
-        difference: Largest difference to the twin in the clear.
-    """
-
-    system: str
-    accuracy: float
-    round_seconds: float
-    speed_up: float
-    bound: float
-    keep: float
-    straggler_compute_seconds: float
-    straggler_network_seconds: float
-    straggler_upload_bytes: float
-    difference: float | None
-
-    @classmethod
-    def of(cls, run: RunResult, baseline: RunResult) -> Comparison:
-        """Compares two runs with the same stragglers, of which there is at least one."""
-        slow = run.of_stragglers()
-        return cls(
-            system=run.system,
-            accuracy=run.accuracy,
-            round_seconds=run.round_seconds,
-            speed_up=speed_up(baseline.round_seconds, run.round_seconds),
-            bound=speed_up(baseline.round_seconds, baseline.round_seconds_of_rest),
-            keep=fmean(client.keep for client in slow),
-            straggler_compute_seconds=fmean(client.seconds.compute for client in slow),
-            straggler_network_seconds=fmean(client.seconds.network for client in slow),
-            straggler_upload_bytes=fmean(client.upload_bytes for client in slow),
-            difference=run.difference,
-        )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts, Ledgers
     from protocols.fetch import Served
     from protocols.training import State
+    from secagg.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,19 +116,32 @@ def play(
     Raises:
         SecAggError: As ``Aggregator.aggregate``.
     """
-    work: dict[Client, Work] = {}
-    for client in clients:
-        carried = Work(client, context.model, Mask.full(aggregator.layout))
-        for stage in stages:
-            carried = stage.on_client(context, carried)
-        work[client] = carried
+    work = work_of(stages, context, clients, aggregator.layout)
     aggregated = aggregate_work(
         aggregator, work, dropouts=dropouts, model_root=context.served.root, ledgers=ledgers, seed=seed
     )
+    return PlayedRound(work, aggregated, new_model(stages, context, aggregated))
+
+
+def work_of(
+    stages: Sequence[Stage], context: RoundContext, clients: Sequence[Client], layout: Layout
+) -> dict[Client, Work]:
+    """What every client makes of the global model on its way through the stages."""
+    work = {}
+    for client in clients:
+        carried = Work(client, context.model, Mask.full(layout))
+        for stage in stages:
+            carried = stage.on_client(context, carried)
+        work[client] = carried
+    return work
+
+
+def new_model(stages: Sequence[Stage], context: RoundContext, aggregated: Aggregated) -> State:
+    """The tensors of the global model that the server makes of an aggregate on its way back through the stages."""
     values: State = aggregated.step
     for stage in reversed(stages):
         values = stage.on_server(context, values)
-    return PlayedRound(work, aggregated, values)
+    return values
 
 
 def aggregate_work(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from protocols.aggregators import Client
     from protocols.round import RoundContext, Work
-    from protocols.training import Examples, LocalSgd, State
+    from protocols.training import Examples, State, Training
     from pruning.masks import Mask
 
 
@@ -84,7 +84,7 @@ class LocalTraining(Stage):
         seed: With the round's and the client's number it decides everything random in a client's training.
     """
 
-    def __init__(self, examples: Mapping[Client, Examples], settings: LocalSgd, seed: int) -> None:
+    def __init__(self, examples: Mapping[Client, Examples], settings: Training, seed: int) -> None:
         self._examples = examples
         self._settings = settings
         self._seed = seed

@@ -2,104 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from protocols.federation import Checkpoint
 from protocols.fetch import Served
-from protocols.results import ClientRound, RoundResult, RunResult
-from protocols.round import RoundContext, aggregate_work, play
+from protocols.measuring import SILENCE, Measuring
+from protocols.results import LostRound, RoundResult, RunResult
+from protocols.round import RoundContext, aggregate_work, new_model, work_of
 from protocols.simulation.calibration import Calibration
-from protocols.simulation.clock import TrainingCosts, client_time, round_seconds
 from protocols.training import accuracy
 from pruning.masks import Mask
-from secagg.errors import DifferencingError, ParameterError
+from secagg.driver import Stage as SessionStage
+from secagg.errors import AbortError, DifferencingError, ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts, Ledgers
-    from protocols.round import PlayedRound, Stage, Work
-    from protocols.simulation.devices import Device, Fleet
-    from protocols.training import Examples, LocalSgd, State
-    from pruning.units import Units
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Federation:
-    """What systems that are compared have in common.
-
-    Args:
-        model: The global model as it starts; never written to.
-        units: Its units.
-        fleet: The devices.
-        examples: Device name to the examples of its client, in the order of the fleet.
-        test: The test set.
-        training: How clients train.
-        seed: Decides everything random: batches, and in a simulation the secrets too.
-
-    Raises:
-        ParameterError: A device without examples, or examples without a device.
-    """
-
-    model: nn.Module
-    units: Units
-    fleet: Fleet
-    examples: Mapping[Client, Examples]
-    test: Examples
-    training: LocalSgd
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if tuple(self.examples) != self.fleet.names:
-            raise ParameterError("examples must name the devices of the fleet, in their order")
-
-    @property
-    def batch(self) -> torch.Tensor:
-        """A batch of inputs as clients train on it."""
-        return torch.zeros(self.training.batch_size, *self.test.inputs.shape[1:])
-
-    def start(self) -> Checkpoint:
-        """Where the first run begins."""
-        state = self.model.state_dict()
-        return Checkpoint(0, {t.name: state[t.name].clone() for t in self.units.layout.tensors}, None, 0.0)
-
-    def model_at(self, checkpoint: Checkpoint) -> nn.Module:
-        """A copy of the model with the tensors of a checkpoint."""
-        model = copy.deepcopy(self.model)
-        own = model.state_dict()
-        with torch.no_grad():
-            for name, tensor in checkpoint.state.items():
-                own[name].copy_(tensor)
-        return model
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """Where a run stands, and where another can go on.
-
-    Args:
-        number: Of the next round.
-        state: The global model's tensors.
-        previous: Those of one round earlier; None at the start.
-        seconds: Simulated time so far.
-    """
-
-    number: int
-    state: State
-    previous: State | None
-    seconds: float
+    from protocols.federation import Federation, Memory
+    from protocols.measuring import Talk
+    from protocols.results import ClientRound, Outcome
+    from protocols.round import Stage, Work
 
 
 class System(ABC):
     """A federated system.
+
+    What it learns from round to round goes through ``remember`` and ``recall``, so that a run may stop after any round
+    and go on from its checkpoint.
 
     Args:
         federation: What it runs on.
@@ -120,8 +55,7 @@ class System(ABC):
         self.federation = federation
         self.aggregator = aggregator
         self._twin = twin
-        self._calibration = calibration or Calibration()
-        self._costs = TrainingCosts(federation.batch)
+        self.measuring = Measuring(federation, aggregator, calibration or Calibration())
 
     @property
     @abstractmethod
@@ -132,9 +66,55 @@ class System(ABC):
     def stages(self) -> tuple[Stage, ...]:
         """The stages of its rounds, outermost first."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it has to say of itself beside the results."""
+        return ()
+
+    def cohort(self, number: int) -> tuple[Client, ...]:
+        """Who is invited to a round: by default whoever the federation draws."""
+        return self.federation.cohort(number)
+
     def foreseen_masks(self) -> Mapping[Client, Mask]:
         """What clients would hold in a round, as far as that is known before any training: by default everything."""
-        return dict.fromkeys(self.federation.fleet.names, Mask.full(self.federation.units.layout))
+        return dict.fromkeys(self.cohort(0), Mask.full(self.federation.units.layout))
+
+    def confer(self, context: RoundContext, work: Mapping[Client, Work]) -> Talk:  # noqa: ARG002 - most say nothing
+        """Sessions of its own after training, in which clients find out together what none may know of another.
+
+        Args:
+            context: Where the round started.
+            work: What everybody has trained who is in time.
+        """
+        return SILENCE
+
+    def learn(
+        self,
+        number: int,  # noqa: ARG002 - most learn nothing
+        clients: Mapping[Client, ClientRound],  # noqa: ARG002
+        work: Mapping[Client, Work],  # noqa: ARG002
+        aggregated: Aggregated | None,  # noqa: ARG002
+    ) -> Mapping[str, float]:
+        """Takes in a finished round for the next one.
+
+        Args:
+            number: Of the round.
+            clients: What everybody did.
+            work: Their finished work, which only systems without encryption may look at for the server's sake.
+            aggregated: What came of it; None where the round was lost.
+
+        Returns:
+            What it measured, for the results.
+        """
+        return {}
+
+    def remember(self) -> Memory:
+        """All that it has learned: dicts, lists, numbers, strings and tensors."""
+        return {}
+
+    def recall(self, memory: Memory) -> None:
+        """Takes up where ``remember`` left off; an empty memory is a beginning."""
+        del memory
 
     def run(
         self,
@@ -143,7 +123,7 @@ class System(ABC):
         *,
         dropouts: Mapping[int, Dropouts] | None = None,
         ledgers: Ledgers | None = None,
-        on_round: Callable[[RoundResult], None] = lambda _: None,
+        on_round: Callable[[Outcome], None] = lambda _: None,
     ) -> tuple[RunResult, Checkpoint]:
         """Plays rounds one after another.
 
@@ -152,97 +132,146 @@ class System(ABC):
             start: Where to begin, by default at the federation's own model.
             dropouts: Number of a round to who drops out of it, and after which stage.
             ledgers: Client to what it remembers of its sessions, for those that do. A round that one of them refuses
-                leaves the model as it was and no result but its number.
-            on_round: Called with every finished round.
+                leaves the model as it was; its time is not counted.
+            on_round: Called with what came of every round.
 
         Returns:
             What was measured, and where the run ended.
 
         Raises:
-            ParameterError: Fewer than one round.
-            DifferencingError: Every round was refused.
+            ParameterError: Fewer than one round, or ledgers where cohorts are drawn.
+            AbortError: Every round was lost: ledgers refused, or too few clients met the deadline.
             SecAggError: A round that cannot be aggregated.
         """
         if rounds < 1:
             raise ParameterError(f"rounds must be at least 1, not {rounds}")
+        outcomes: list[Outcome] = []
+        played = self.play(rounds, start, dropouts=dropouts, ledgers=ledgers)
+        for outcome, checkpoint in played:  # noqa: B007 - the last one is where the run ended
+            on_round(outcome)
+            outcomes.append(outcome)
+        return self.result_of(outcomes), checkpoint
+
+    def play(
+        self,
+        rounds: int,
+        start: Checkpoint | None = None,
+        *,
+        dropouts: Mapping[int, Dropouts] | None = None,
+        ledgers: Ledgers | None = None,
+    ) -> Iterator[tuple[Outcome, Checkpoint]]:
+        """As ``run``, a round at a time: what came of it, and where the next one starts."""
+        if ledgers and self.federation.participants is not None:
+            # They know a client by its place in the cohort, which would be another's in the next round.
+            raise ParameterError("ledgers need the same cohort in every round: leave participants unset")
         checkpoint, stages = start or self.federation.start(), self.stages()
-        results: list[RoundResult] = []
-        refused: list[int] = []
+        self.recall(checkpoint.memory)
         for number in range(checkpoint.number, checkpoint.number + rounds):
-            try:
-                result, checkpoint = self._play(stages, checkpoint, (dropouts or {}).get(number), ledgers)
-            except DifferencingError:
-                refused.append(number)
-                checkpoint = replace(checkpoint, number=number + 1)
-                continue
-            on_round(result)
-            results.append(result)
-        if not results:
-            raise DifferencingError("the ledgers refused every round")
-        run = RunResult(
+            outcome, checkpoint = self._play(stages, checkpoint, (dropouts or {}).get(number, {}), ledgers)
+            yield outcome, checkpoint
+
+    def result_of(self, outcomes: Iterable[Outcome]) -> RunResult:
+        """What came of the rounds of this system, as one run.
+
+        Raises:
+            AbortError: Every round was lost.
+        """
+        outcomes = tuple(outcomes)
+        rounds = tuple(one for one in outcomes if isinstance(one, RoundResult))
+        lost = tuple(one for one in outcomes if isinstance(one, LostRound))
+        if not rounds:
+            raise AbortError("every round was lost" + "".join(f"; the last one: {one.reason}" for one in lost[-1:]))
+        return RunResult(
             system=self.name,
             aggregator=self.aggregator.name,
             stragglers=tuple(device.name for device in self.federation.fleet.stragglers),
-            rounds=tuple(results),
-            refused=tuple(refused),
+            rounds=rounds,
+            lost=lost,
+            notes=self.notes,
         )
-        return run, checkpoint
 
     def _play(
-        self, stages: tuple[Stage, ...], checkpoint: Checkpoint, dropouts: Dropouts | None, ledgers: Ledgers | None
-    ) -> tuple[RoundResult, Checkpoint]:
-        """One round: what was measured, and where it ended."""
+        self, stages: tuple[Stage, ...], checkpoint: Checkpoint, dropouts: Dropouts, ledgers: Ledgers | None
+    ) -> tuple[Outcome, Checkpoint]:
+        """One round: what was measured, and where the next one starts."""
         number, setup = checkpoint.number, self.federation
         served = Served(setup.units.layout, checkpoint.state)
         context = RoundContext(number, setup.model_at(checkpoint), checkpoint.state, served, checkpoint.previous)
-        seed = self._session_seed(number)
-        played = play(
-            stages, context, setup.fleet.names, self.aggregator, dropouts=dropouts, ledgers=ledgers, seed=seed
+        work = work_of(stages, context, self.cohort(number), self.aggregator.layout)
+        late, talk = self.measuring.late(work), SILENCE
+        dropouts = {**dropouts, **{client: _last_stage_if_late(dropouts.get(client)) for client in late}}
+        try:
+            talk = self.confer(context, {client: one for client, one in work.items() if client not in late})
+            aggregated = aggregate_work(
+                self.aggregator,
+                work,
+                dropouts=dropouts,
+                model_root=served.root,
+                ledgers=ledgers,
+                seed=self._session_seed(number),
+            )
+        except AbortError as error:
+            if not late and not isinstance(error, DifferencingError):
+                raise
+            return self._lose(checkpoint, work, talk, late, error)
+        clients = self.measuring.clients(work, aggregated, talk, late)
+        details = self.learn(number, clients, work, aggregated)
+        seconds = self.measuring.round_seconds(clients)
+        after = Checkpoint(
+            number + 1,
+            new_model(stages, context, aggregated),
+            checkpoint.state,
+            checkpoint.seconds + seconds,
+            self.remember(),
         )
-        clients = self._client_rounds(played)
-        seconds = checkpoint.seconds + round_seconds(client.seconds for client in clients.values())
-        after = Checkpoint(number + 1, played.state, checkpoint.state, seconds)
+        model, precision = setup.model_at(after), setup.training.precision
         result = RoundResult(
             number=number,
-            accuracy=accuracy(setup.model_at(after), setup.test),
-            finished_at=seconds,
-            clients=clients,
-            survivors=tuple(map(str, played.aggregated.survivors)),
-            withheld_share=played.aggregated.withheld_share,
-            difference=self._difference(played, dropouts),
-            verdict=played.aggregated.verdict,
+            accuracy=accuracy(model, setup.test, precision),
+            finished_at=after.seconds,
+            seconds=seconds,
+            clients={str(client): one for client, one in clients.items()},
+            survivors=tuple(map(str, aggregated.survivors)),
+            withheld_share=aggregated.withheld_share,
+            difference=self._difference(aggregated, work, dropouts),
+            verdict=aggregated.verdict,
+            validation=None if setup.validation is None else accuracy(model, setup.validation, precision),
+            details=details,
         )
         return result, after
+
+    def _lose(
+        self,
+        checkpoint: Checkpoint,
+        work: Mapping[Client, Work],
+        talk: Talk,
+        late: frozenset[Client],
+        error: AbortError,
+    ) -> tuple[LostRound, Checkpoint]:
+        """A round that moved nothing but the clock, and not even that where a ledger refused it."""
+        refused = isinstance(error, DifferencingError)
+        clients = self.measuring.clients(work, None, talk, late)
+        seconds = 0.0 if refused else self.measuring.round_seconds(clients)
+        if not refused:
+            self.learn(checkpoint.number, clients, work, None)
+        after = replace(
+            checkpoint, number=checkpoint.number + 1, seconds=checkpoint.seconds + seconds, memory=self.remember()
+        )
+        return LostRound(number=checkpoint.number, reason=str(error), seconds=seconds), after
 
     def _session_seed(self, number: int) -> bytes:
         """Secrets of its own for every session, although runs repeat."""
         return hashlib.sha256(f"{self.name}, seed {self.federation.seed}, round {number}".encode()).digest()
 
-    def _client_rounds(self, played: PlayedRound) -> dict[str, ClientRound]:
-        secure = self._calibration.seconds(self.aggregator, played.work)
-        return {
-            device.name: self._client_round(device, played.work[device.name], played.aggregated, secure)
-            for device in self.federation.fleet.devices
-        }
-
-    def _client_round(self, device: Device, work: Work, aggregated: Aggregated, secure: float) -> ClientRound:
-        """What one client did and how long it took."""
-        flops = self.federation.training.steps * self._costs.of(work.model).step_flops
-        received = work.fetched_bytes + aggregated.download_bytes.get(device.name, 0)
-        sent = aggregated.upload_bytes.get(device.name, 0)
-        return ClientRound(
-            keep=1.0 if work.mask.kind == "full" else float(work.mask.held.mean()),
-            parameters=sum(parameter.numel() for parameter in work.model.parameters()),
-            flops=flops,
-            download_bytes=received,
-            upload_bytes=sent,
-            seconds=client_time(device, flops=flops, download_bytes=received, upload_bytes=sent, secure_seconds=secure),
-        )
-
-    def _difference(self, played: PlayedRound, dropouts: Dropouts | None) -> float | None:
+    def _difference(self, aggregated: Aggregated, work: Mapping[Client, Work], dropouts: Dropouts) -> float | None:
         if self._twin is None:
             return None
-        return largest_difference(played.aggregated, aggregate_work(self._twin, played.work, dropouts=dropouts))
+        return largest_difference(aggregated, aggregate_work(self._twin, work, dropouts=dropouts))
+
+
+def _last_stage_if_late(own: SessionStage | str | None) -> SessionStage:
+    """Where a late client leaves: its vector never arrives, and it may have left on its own before."""
+    return SessionStage.SHARE_KEYS if own is None else min(SessionStage.of(own), SessionStage.SHARE_KEYS)
 
 
 def largest_difference(one: Aggregated, other: Aggregated) -> float:

@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from pruning.changes import all_but, fold, largest_by_unit, parameter_tensors, relative, values_of
 from pruning.masks import keep_units
 from secagg.declaration import Provenance
-from secagg.errors import LayoutMismatchError
-from secagg.layout import NO_UNIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    import torch
     from numpy.typing import NDArray
 
+    from pruning.changes import State
     from pruning.masks import Mask
     from pruning.units import Units
     from secagg.layout import Tensor
-
-    State = Mapping[str, torch.Tensor]
 
 EPSILON = 1e-3
 """Added to a weight's or unit's size before dividing: below a typical trained weight, and above those still at zero."""
@@ -51,17 +48,13 @@ def largest_relative_change(
         units: Of the model that the states belong to.
         before: Parameters by name at full shape; more entries than the parameters may be there.
         after: The same, later.
-        epsilon: Positive; see ``EPSILON``.
+        epsilon: See ``EPSILON``; with 0 it is FLuID's measure (``pruning.fluid.relative_change``).
 
     Raises:
         LayoutMismatchError: A parameter is missing or has another shape.
     """
-    scores = np.zeros(units.layout.unit_count)
-    for tensor, old, new in _parameters(units, before, after):
-        change = np.abs(new - old) / (np.abs(old) + epsilon)
-        for axis, owners in tensor.unit_axes.items():
-            _reduce(np.maximum, scores, owners, change.max(axis=_all_but(axis, change)))
-    return scores
+    pairs = _parameters(units, before, after)
+    return largest_by_unit(units, ((tensor, relative(old, new, epsilon)) for tensor, old, new in pairs))
 
 
 def relative_norm(units: Units, before: State, after: State, *, epsilon: float = EPSILON) -> NDArray[np.float64]:
@@ -74,7 +67,7 @@ def relative_norm(units: Units, before: State, after: State, *, epsilon: float =
     for tensor, old, new in _parameters(units, before, after):
         for squares, totals in (((new - old) ** 2, changed), (old**2, sizes)):
             for axis, owners in tensor.unit_axes.items():
-                _reduce(np.add, totals, owners, squares.sum(axis=_all_but(axis, squares)))
+                fold(np.add, totals, owners, squares.sum(axis=all_but(axis, squares)))
                 # A weight from a unit to itself is one of its parameters once, not once along each axis.
                 squares = _without_own(tensor, squares)  # noqa: PLW2901 - the second axis sees what the first left
     ratio: NDArray[np.float64] = np.sqrt(changed) / (np.sqrt(sizes) + epsilon)
@@ -113,28 +106,8 @@ def invariant_mask(
 def _parameters(
     units: Units, before: State, after: State
 ) -> Iterator[tuple[Tensor, NDArray[np.float64], NDArray[np.float64]]]:
-    for tensor in units.layout.tensors:
-        if tensor.name in units.parameters:
-            yield tensor, _values(before, tensor), _values(after, tensor)
-
-
-def _values(state: State, tensor: Tensor) -> NDArray[np.float64]:
-    if tensor.name not in state:
-        raise LayoutMismatchError(f"{tensor.name!r} is missing")
-    values: NDArray[np.float64] = state[tensor.name].detach().cpu().double().numpy()
-    if values.shape != tensor.shape:
-        raise LayoutMismatchError(f"{tensor.name!r} has shape {values.shape}, not {tensor.shape}")
-    return values
-
-
-def _all_but(axis: int, values: NDArray[np.float64]) -> tuple[int, ...]:
-    return tuple(other for other in range(values.ndim) if other != axis)
-
-
-def _reduce(into: np.ufunc, totals: NDArray[np.float64], owners: tuple[int, ...], slices: NDArray[np.float64]) -> None:
-    """Folds one value a slice into the totals of the slices' units."""
-    owned = np.array(owners)
-    into.at(totals, owned[owned != NO_UNIT], slices[owned != NO_UNIT])
+    for tensor in parameter_tensors(units):
+        yield tensor, values_of(before, tensor), values_of(after, tensor)
 
 
 def _without_own(tensor: Tensor, squares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -44,7 +44,10 @@ class Units:
     Args:
         layout: Floating-point parameters and buffers in ``state_dict`` order with the units of their axes. A tied
             tensor appears once, under its first name. Integer buffers such as BatchNorm's ``num_batches_tracked``
-            are not aggregated and do not appear. Unit groups are named after the layer that makes the units.
+            are not aggregated and do not appear. Unit groups are named after the layer that makes the units. Buffers,
+            such as the running statistics of a BatchNorm, are a layer apart from their module's parameters
+            (``"bn1.statistics"`` beside ``"bn1"``): clients that freeze the weights of a normalisation still move its
+            statistics.
         parameters: Names of the tensors that gradients change; the others are buffers, such as running means.
     """
 
@@ -99,13 +102,25 @@ def _units(model: nn.Module, couplings: Mapping[str, Coupling], graph: BlockGrap
         numbers = unit_of_block[slices]
         if (numbers != NO_UNIT).any():
             unit_axes.setdefault(tensor, {})[axis] = tuple(numbers.tolist())
+    parameters = frozenset(name for name, _ in model.named_parameters())
     tensors = tuple(
-        Tensor(name, tuple(t.shape), str(t.dtype).removeprefix("torch."), unit_axes.get(name, {}))
+        Tensor(
+            name,
+            tuple(t.shape),
+            str(t.dtype).removeprefix("torch."),
+            unit_axes.get(name, {}),
+            layer="" if name in parameters else _statistics_of(name),
+        )
         for name, t in state.items()
         if first_name[id(t)] == name
     )
-    parameters = frozenset(name for name, _ in model.named_parameters())
     return Units(Layout(tensors, groups), parameters & {tensor.name for tensor in tensors})
+
+
+def _statistics_of(buffer: str) -> str:
+    """The layer of a buffer; ``"statistics"`` where the model itself owns it."""
+    *module, _ = buffer.split(".")
+    return ".".join([*module, "statistics"])
 
 
 def _numbered(couplings: Mapping[str, Coupling], graph: BlockGraph) -> tuple[NDArray[np.intp], dict[str, int]]:

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
-from protocols.datasets.partition import dirichlet
+from protocols.datasets.dataset import Dataset
 from protocols.training import Examples
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLASSES = 10
 _LARGEST_PIXEL = 16.0
+_TEST_SHARE = 0.2
+_SPLIT_SEED = 0
 
 
-class Split(NamedTuple):
-    """A training set and a test set, disjoint."""
+def load(_folder: Path | None = None) -> Dataset:
+    """The digits, a fifth of them for testing; who wrote which is not known.
 
-    train: Examples
-    test: Examples
-
-
-def split_digits(generator: np.random.Generator, test_share: float = 0.2) -> Split:
-    """The digits in random order, a share of them kept for testing.
-
-    Inputs are (n, 1, 8, 8) float32 in [0, 1], labels (n,) int64.
-
-    Args:
-        generator: The only source of randomness.
-        test_share: In (0, 1).
+    scikit-learn leaves them in one set. It is split here at random, always the same way. Inputs are (n, 1, 8, 8)
+    float32 in [0, 1], labels (n,) int64.
     """
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     inputs = torch.from_numpy((digits.images / _LARGEST_PIXEL).astype(np.float32)).unsqueeze(1)
     everything = Examples(inputs, torch.from_numpy(digits.target.astype(np.int64)))
-    order = generator.permutation(len(everything)).tolist()
-    test_size = round(test_share * len(order))
-    return Split(everything.subset(order[test_size:]), everything.subset(order[:test_size]))
-
-
-def partition(examples: Examples, clients: int, alpha: float, generator: np.random.Generator) -> tuple[Examples, ...]:
-    """A label-skewed part of the examples for each client, as ``dirichlet``."""
-    parts = dirichlet(examples.labels.numpy(), clients, alpha, generator)
-    return tuple(examples.subset(part.tolist()) for part in parts)
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(everything)).tolist()
+    test_size = round(_TEST_SHARE * len(order))
+    return Dataset("digits", everything.subset(order[test_size:]), everything.subset(order[:test_size]), CLASSES)

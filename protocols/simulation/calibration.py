@@ -1,72 +1,153 @@
-"""How long secure aggregation takes: measured once for each size of session, so that simulated times repeat.
+"""How long secure aggregation takes: measured once for each kind of session, so that simulated times repeat.
 
 The time of one session jitters with the machine, and a simulation that added it afresh every round would never give
-the same result twice. The fastest of a few sessions is measured where the code runs, charged to every client of that
-size of session, and recorded beside the results. The fastest, because whatever else the machine does only adds.
+the same result twice. Two lengths of vector are measured where the code runs, the fastest of a few sessions each,
+because whatever else the machine does only adds. What keys and shares take, and what a coordinate takes, follow from
+the two; both are recorded beside the results, and a run that goes on later, or elsewhere, takes them along.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from protocols.round import aggregate_work
+import msgspec
+import torch
+
+from protocols.aggregators import MaskIndexed, Uniform
+from secagg.errors import InputError
+from secagg.layout import Layout, Tensor
+from secagg.params import Mode  # noqa: TC001 - msgspec reads the annotations of these records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from protocols.aggregators import Aggregator, Client
-    from protocols.round import Work
+    from secagg.params import Params
 
 SESSIONS = 3
-"""Sessions measured for each size."""
+"""Sessions measured of each length."""
+
+LENGTHS = (1 << 10, 1 << 18)
+"""Coordinates of the sessions that are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SecureTime:
-    """The calibrated time of one size of session.
+    """What a session of one mode, cohort and ``Params`` takes, in seconds of one core.
 
     Args:
-        aggregator: Its name.
+        mode: Of the session.
         clients: Size of the cohort.
-        coordinates: What all clients hold together.
-        sessions: Sessions measured.
-        seconds: Of the fastest: what one client computes on average, and all that the server computes.
+        settings: Digest of the ``Params``, in hexadecimal.
+        client: What a client computes for any vector: keys and shares.
+        client_per_coordinate: What a client computes for a coordinate that it holds, masks with all others included.
+        server: What the server computes for vectors of any length.
+        server_per_coordinate: What the server computes for a coordinate of one client.
     """
 
-    aggregator: str
+    mode: Mode
     clients: int
-    coordinates: int
-    sessions: int
-    seconds: float
+    settings: str
+    client: float
+    client_per_coordinate: float
+    server: float
+    server_per_coordinate: float
+
+    def seconds(self, held: int, total: int) -> float:
+        """What a session takes one client: its own part, and the server's, for which everybody waits.
+
+        Args:
+            held: Coordinates that the client holds.
+            total: Coordinates that all clients hold together.
+        """
+        own = self.client + held * self.client_per_coordinate
+        return own + self.server + total * self.server_per_coordinate
 
 
 class Calibration:
-    """The sizes of session measured so far, for one layout and one set of ``Params``."""
+    """The kinds of session measured so far.
 
-    def __init__(self) -> None:
-        self._times: dict[tuple[str, tuple[int, ...]], SecureTime] = {}
+    Args:
+        times: Those that are known already.
+    """
+
+    def __init__(self, times: Iterable[SecureTime] = ()) -> None:
+        self._times = {(time.mode, time.clients, time.settings): time for time in times}
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """What ``save`` wrote; nothing is known where there is no such file.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        if not path.exists():
+            return cls()
+        try:
+            return cls(msgspec.json.decode(path.read_bytes(), type=list[SecureTime]))
+        except msgspec.DecodeError:
+            raise InputError(f"{path} is damaged: remove it, and the times are measured anew") from None
+
+    def save(self, path: Path) -> None:
+        """Keeps the times, for runs that go on later."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(list(self.times)), indent=1) + b"\n")
 
     @property
     def times(self) -> tuple[SecureTime, ...]:
-        """Every size measured, in the order of measuring."""
+        """All that was measured, in that order."""
         return tuple(self._times.values())
 
-    def seconds(self, aggregator: Aggregator, work: Mapping[Client, Work]) -> float:
-        """Seconds of a session over this work; zero for an aggregator without encryption."""
-        held = tuple(sorted(int(one.mask.coordinates.sum()) for one in work.values()))
-        if (aggregator.name, held) not in self._times:
-            self._times[aggregator.name, held] = SecureTime(
-                aggregator=aggregator.name,
-                clients=len(held),
-                coordinates=sum(held),
-                sessions=SESSIONS,
-                seconds=min(_session_seconds(aggregator, work) for _ in range(SESSIONS)),
-            )
-        return self._times[aggregator.name, held].seconds
+    def seconds(self, aggregator: Aggregator, held: Mapping[Client, int]) -> dict[Client, float]:
+        """Seconds that a session adds to each client's round.
+
+        Zero for floating point. Fixed point in the clear is charged what its session would take: it stands for it.
+
+        Args:
+            aggregator: What joins the updates.
+            held: Client to the number of coordinates that it holds.
+        """
+        if aggregator.params is None:
+            return dict.fromkeys(held, 0.0)
+        time, total = self.time(aggregator.mode, len(held), aggregator.params), sum(held.values())
+        return {client: time.seconds(own, total) for client, own in held.items()}
+
+    def time(self, mode: Mode, clients: int, params: Params) -> SecureTime:
+        """The times of one kind of session, measured where they are not known yet."""
+        key = (mode, clients, params.digest.hex())
+        if key not in self._times:
+            self._times[key] = _measured(mode, clients, params)
+        return self._times[key]
 
 
-def _session_seconds(aggregator: Aggregator, work: Mapping[Client, Work]) -> float:
-    spent = aggregate_work(aggregator, work).seconds
-    of_clients = sum(seconds for stage, seconds in spent.items() if "client" in stage)
-    return of_clients / len(work) + sum(spent.values()) - of_clients
+def _measured(mode: Mode, clients: int, params: Params) -> SecureTime:
+    (short_client, short_server), (long_client, long_server) = (
+        _fastest(mode, clients, params, length) for length in LENGTHS
+    )
+    length = LENGTHS[1] - LENGTHS[0]
+    client = max(0.0, long_client - short_client) / length
+    server = max(0.0, long_server - short_server) / length
+    return SecureTime(
+        mode=mode,
+        clients=clients,
+        settings=params.digest.hex(),
+        client=max(0.0, short_client - client * LENGTHS[0]),
+        client_per_coordinate=client,
+        server=max(0.0, short_server - server * LENGTHS[0]),
+        server_per_coordinate=server / clients,
+    )
+
+
+def _fastest(mode: Mode, clients: int, params: Params, length: int) -> tuple[float, float]:
+    """Seconds of one client, and of the server, in the fastest of the sessions."""
+    layout = Layout((Tensor("vector", (length,)),))
+    aggregator = (Uniform if mode == "uniform" else MaskIndexed)(layout, replace(params, value_range=1.0))
+    updates: dict[Client, dict[str, torch.Tensor]] = {
+        client: {"vector": torch.zeros(length)} for client in range(clients)
+    }
+    spent = [aggregator.aggregate(updates).seconds for _ in range(SESSIONS)]
+    of_clients = [sum(s for stage, s in one.items() if stage.startswith("client")) / clients for one in spent]
+    of_server = [sum(s for stage, s in one.items() if not stage.startswith("client")) for one in spent]
+    return min(of_clients), min(of_server)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from secagg.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,17 @@ class Fleet:
     def names(self) -> tuple[str, ...]:
         """The names of all devices."""
         return tuple(device.name for device in self.devices)
+
+    def device(self, name: Hashable) -> Device:
+        """The device of this name.
+
+        Raises:
+            ParameterError: There is none.
+        """
+        for device in self.devices:
+            if device.name == name:
+                return device
+        raise ParameterError(f"no device {name!r} in the fleet")
 
     @property
     def stragglers(self) -> tuple[Device, ...]:
@@ -113,8 +128,8 @@ class Fleet:
 
 REFERENCE = Device(
     name="reference",
-    flops_per_second=1e9,
+    flops_per_second=4e9,
     upload_bytes_per_second=1e6,
     download_bytes_per_second=4e6,
 )
-"""A small device without an accelerator on a mobile link: 1 GFLOP/s in training, 8 Mbit/s up, 32 Mbit/s down."""
+"""A phone without an accelerator on a mobile link: 4 GFLOP/s in training, 8 Mbit/s up, 32 Mbit/s down."""

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import torch
 
+from protocols.aggregators import Client, FixedPoint, MaskIndexed, Uniform
+from protocols.federation import Checkpoint, Federation
+from protocols.fetch import Served
 from protocols.models import mlp
+from protocols.round import RoundContext, Work, work_of
+from protocols.simulation.calibration import Calibration, SecureTime
 from protocols.simulation.devices import Device, Fleet
-from protocols.system import Federation
-from protocols.training import Examples, LocalSgd, one_thread
+from protocols.system import System
+from protocols.training import Examples, Training, one_thread
 from pruning.units import find_units
+from secagg.params import Mode, Params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLASSES, WIDTH = 4, 16
+PARAMS = Params(min_cohort=3, max_dropouts=2, value_range=4.0)
+
+WorkAt: TypeAlias = Callable[[System, Checkpoint], Mapping[Client, Work]]
+
+
+class Instant(Calibration):
+    """Secure aggregation that takes no time, so that simulated times are the same on every machine."""
+
+    def time(self, mode: Mode, clients: int, params: Params) -> SecureTime:
+        return SecureTime(
+            mode=mode,
+            clients=clients,
+            settings=params.digest.hex(),
+            client=0.0,
+            client_per_coordinate=0.0,
+            server=0.0,
+            server_per_coordinate=0.0,
+        )
 
 
 def blobs(count: int, seed: int) -> Examples:
@@ -47,6 +72,40 @@ def federation() -> Federation:
         fleet=fleet,
         examples={name: blobs(20, seed) for seed, name in enumerate(fleet.names)},
         test=blobs(100, 99),
-        training=LocalSgd(steps=3, batch_size=8, learning_rate=0.1),
+        training=Training(steps=3, batch_size=8, learning_rate=0.1),
         seed=3,
     )
+
+
+@pytest.fixture(scope="session")
+def plain(federation: Federation) -> FixedPoint:
+    return FixedPoint(federation.units.layout, PARAMS)
+
+
+@pytest.fixture(scope="session")
+def uniform(federation: Federation) -> Uniform:
+    return Uniform(federation.units.layout, PARAMS)
+
+
+@pytest.fixture(scope="session")
+def indexed(federation: Federation) -> MaskIndexed:
+    return MaskIndexed(federation.units.layout, PARAMS)
+
+
+@pytest.fixture(scope="session")
+def instant() -> Calibration:
+    return Instant()
+
+
+@pytest.fixture(scope="session")
+def work_at() -> WorkAt:
+    """What a system's clients would make of the round that starts at a checkpoint."""
+
+    def played(system: System, start: Checkpoint) -> Mapping[Client, Work]:
+        setup, layout = system.federation, system.federation.units.layout
+        system.recall(start.memory)
+        served = Served(layout, start.state)
+        context = RoundContext(start.number, setup.model_at(start), start.state, served, start.previous)
+        return work_of(system.stages(), context, system.cohort(start.number), layout)
+
+    return played

@@ -200,6 +200,26 @@ class TestFloatMean(Conformance):
         aggregated = FloatMean(LAYOUT, "mask-indexed").aggregate(given, pruned(8))
         assert np.array_equal(np.isnan(aggregated.vector), ~HALF.coordinates)
 
+    @pytest.mark.parametrize("mode", ["uniform", "mask-indexed"])
+    @pytest.mark.parametrize("lacking", range(7))
+    def test_what_too_small_a_share_holds_is_withheld_as_in_a_session(self, mode: Mode, lacking: int) -> None:
+        """Half of the clients have to hold a coordinate; privacy alone would ask for two of them."""
+        params = secagg.Params(min_cohort=2, max_dropouts=0, value_range=1.0, participation=0.5)
+        floats = FloatMean(LAYOUT, mode, participation=0.5).aggregate(updates(), pruned(lacking))
+        session = FixedPoint(LAYOUT, params, mode).aggregate(updates(), pruned(lacking))
+        assert np.array_equal(np.isnan(floats.vector), np.isnan(session.vector))
+        expected = ~HALF.coordinates if lacking > 4 else np.zeros(LAYOUT.size, bool)
+        assert np.array_equal(np.isnan(floats.vector), expected)
+
+
+@pytest.mark.parametrize("mode", ["uniform", "mask-indexed"])
+def test_an_aggregator_says_whether_it_encrypts_and_which_session_it_stands_for(mode: Mode) -> None:
+    secure = Uniform(LAYOUT, PARAMS) if mode == "uniform" else MaskIndexed(LAYOUT, PARAMS)
+    assert (secure.encrypted, secure.mode, secure.params) == (True, mode, PARAMS)
+    assert (secure.twin.encrypted, secure.twin.mode, secure.twin.params) == (False, mode, PARAMS)
+    floats = FloatMean(LAYOUT, mode)
+    assert (floats.encrypted, floats.mode, floats.params) == (False, mode, None)
+
 
 class TestFixedPointUniform(OnIntegers):
     def make(self, params: secagg.Params = PARAMS) -> Aggregator:

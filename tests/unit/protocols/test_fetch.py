@@ -10,24 +10,25 @@ import pytest
 import torch
 
 from protocols.aggregators import FixedPoint
-from protocols.clip import Clip, ClipSettings, KeepRatios
+from protocols.budget import KeepRatios
+from protocols.clip import Clip, ClipSettings
 from protocols.fetch import Fetched, Served, leaves_for
 from protocols.round import RoundContext, Stage, Work, play
 from protocols.stages import Delta, Fetch, Submodel
 from pruning.masks import Mask, ordered_units, random_units
 from pruning.submodel import gather
 from secagg.errors import SERVER, AgreementError
-from secagg.params import Params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from protocols.aggregators import Client
-    from protocols.system import Federation
+    from protocols.federation import Federation
+    from protocols.simulation.calibration import Calibration
     from protocols.training import State
     from secagg.layout import Layout
+    from secagg.params import Mode
 
-PARAMS = Params(min_cohort=3, max_dropouts=2, value_range=4.0)
 DIGEST_BYTES = 32
 
 
@@ -110,14 +111,14 @@ def test_a_part_weighs_its_leaves_and_its_proof(federation: Federation) -> None:
 )
 @pytest.mark.parametrize("keep", [1.0, 0.5])
 def test_a_forged_part_ends_the_round_before_anybody_trains_and_the_server_is_named(
-    federation: Federation, change: Callable[[Fetched], Fetched], keep: float
+    federation: Federation, plain: FixedPoint, change: Callable[[Fetched], Fetched], keep: float
 ) -> None:
     layout = federation.units.layout
     mask, witness = ordered_units(layout, keep) if keep < 1 else Mask.full(layout), Witness()
     served = Forger(layout, federation.start().state, change)
     stages = (Submodel(lambda _client, _context: mask), Fetch(), witness, Delta())
     with pytest.raises(AgreementError) as refused:
-        play(stages, context_of(federation, served), federation.fleet.names, FixedPoint(layout, PARAMS))
+        play(stages, context_of(federation, served), federation.fleet.names, plain)
     assert refused.value.culprits == (SERVER,)
     assert not witness.seen
 
@@ -165,27 +166,32 @@ def test_who_chooses_before_fetching_sees_no_model(federation: Federation) -> No
     assert seen[0].start == {}
 
 
-def straggler_downloads(federation: Federation, settings: ClipSettings, mode: str) -> tuple[int, int]:
+def straggler_downloads(
+    federation: Federation, settings: ClipSettings, mode: Mode, instant: Calibration
+) -> tuple[int, int]:
     """What a straggler and another client download in a round in which stragglers are pruned."""
-    aggregator = FixedPoint(federation.units.layout, PARAMS, "uniform" if mode == "uniform" else "mask-indexed")
-    result, _ = Clip(federation, aggregator, settings).run(2)
+    aggregator = FixedPoint(federation.units.layout, mode=mode)
+    result, _ = Clip(federation, aggregator, settings, calibration=instant).run(2)
     clients = result.rounds[1].clients
     assert clients["straggler-01"].keep < 1
     return clients["straggler-01"].download_bytes, clients["fast-01"].download_bytes
 
 
-def test_only_who_declares_its_mask_and_chose_it_unseen_fetches_less(federation: Federation) -> None:
+def test_only_who_declares_its_mask_and_chose_it_unseen_fetches_less(
+    federation: Federation, instant: Calibration
+) -> None:
     local, public = ClipSettings(statistic="local"), ClipSettings(statistic="global")
-    part, whole = straggler_downloads(federation, local, "mask-indexed")
+    part, whole = straggler_downloads(federation, local, "mask-indexed", instant)
     assert part < whole == 4 * federation.units.layout.size
-    assert straggler_downloads(federation, local, "uniform") == (whole, whole)
-    assert straggler_downloads(federation, public, "mask-indexed") == (whole, whole)
+    assert straggler_downloads(federation, local, "uniform", instant) == (whole, whole)
+    assert straggler_downloads(federation, public, "mask-indexed", instant) == (whole, whole)
 
 
 def test_a_straggler_that_fetches_a_part_keeps_more_within_a_round(federation: Federation) -> None:
-    aggregator = FixedPoint(federation.units.layout, PARAMS, "mask-indexed")
-    straggler = federation.fleet.stragglers[0]
+    aggregator = FixedPoint(federation.units.layout, mode="mask-indexed")
+    straggler, fast = federation.fleet.stragglers[0], federation.fleet.rest[0]
     whole, part = (KeepRatios(federation, aggregator, fetches_parts=parts) for parts in (False, True))
     assert part.time(straggler, 0.5).download < whole.time(straggler, 0.5).download
     assert part.time(straggler, 1.0) == whole.time(straggler, 1.0)
-    assert part.solve(straggler, "round", 0.05) > whole.solve(straggler, "round", 0.05)
+    deadline = whole.time(fast, 1.0).total
+    assert part.solve(straggler, "round", deadline, 0.05) > whole.solve(straggler, "round", deadline, 0.05)

@@ -1,25 +1,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from protocols.aggregators import FloatMean, Uniform
-from protocols.results import ClientRound, Comparison, RoundResult, RunResult
-from protocols.round import Work
-from protocols.simulation.calibration import SESSIONS, Calibration
+from protocols.aggregators import FloatMean, MaskIndexed, Secure, Uniform
+from protocols.results import ClientRound, LostRound, RoundResult, RunResult
+from protocols.simulation import calibration
+from protocols.simulation.calibration import SESSIONS, Calibration, SecureTime
 from protocols.simulation.clock import ClientTime, TrainingCosts, client_time, round_seconds, speed_up
 from protocols.simulation.devices import REFERENCE, Device, Fleet
 from pruning.cost import cost_of
-from pruning.masks import Mask
-from secagg.errors import ParameterError
+from secagg.errors import InputError, ParameterError
 from secagg.layout import Layout, Tensor
+from secagg.params import Params
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
+
+    from protocols.aggregators import Aggregated
+
+DIFFERENCES = (None, 0.0, 0.5)
+"""To the twin in the clear, in the first rounds of a made-up run."""
 
 DEVICE = Device(
     name="board", flops_per_second=2e9, upload_bytes_per_second=1e5, download_bytes_per_second=4e5, straggler=True
@@ -48,47 +57,91 @@ def client(seconds: float, *, upload_bytes: int = 100) -> ClientRound:
     return ClientRound(keep=0.5, parameters=10, flops=7, download_bytes=40, upload_bytes=upload_bytes, seconds=time)
 
 
-def run(name: str, seconds: list[tuple[float, float]], accuracies: list[float]) -> RunResult:
+def run(
+    seconds: Sequence[tuple[float, float]],
+    accuracies: Sequence[float],
+    validations: Sequence[float | None] = (),
+    lost: Sequence[float] = (),
+) -> RunResult:
     """A fast and a slow client, round after round."""
-    rounds = tuple(
-        RoundResult(
-            number=number,
-            accuracy=accuracy,
-            finished_at=0.0,
-            clients={"fast": client(fast), "slow": client(slow, upload_bytes=60)},
-            survivors=("fast", "slow"),
-            withheld_share=0.0,
-            difference=difference,
-            verdict=f"round {number}",
+    rounds, clock = [], 0.0
+    for number, (fast, slow) in enumerate(seconds):
+        clock += max(fast, slow)
+        rounds.append(
+            RoundResult(
+                number=number,
+                accuracy=accuracies[number],
+                finished_at=clock,
+                seconds=max(fast, slow),
+                clients={"fast": client(fast), "slow": client(slow, upload_bytes=60)},
+                survivors=("fast", "slow"),
+                withheld_share=0.0,
+                difference=DIFFERENCES[number] if number < len(DIFFERENCES) else None,
+                verdict=f"round {number}",
+                validation=validations[number] if validations else None,
+            )
         )
-        for number, ((fast, slow), accuracy, difference) in enumerate(
-            zip(seconds, accuracies, [None, 0.0, 0.5], strict=False)
-        )
+    return RunResult(
+        system="one",
+        aggregator="float",
+        stragglers=("slow",),
+        rounds=tuple(rounds),
+        lost=tuple(LostRound(number=9, reason="late", seconds=one) for one in lost),
     )
-    return RunResult(system=name, aggregator="float", stragglers=("slow",), rounds=rounds)
 
 
-def test_a_comparison_measures_speed_up_and_bound_against_the_baseline() -> None:
-    baseline = run("FedAvg", [(4.0, 10.0), (4.0, 10.0)], [0.5, 0.7])
-    row = Comparison.of(run("CLIP", [(4.0, 5.0), (4.0, 3.0)], [0.4, 0.6]), baseline)
-    assert row.round_seconds == 4.5
-    assert row.speed_up == pytest.approx(0.55)
-    assert row.bound == pytest.approx(0.6)
-    assert row.accuracy == pytest.approx(0.5)
-    assert row.straggler_upload_bytes == 60
-    assert row.straggler_compute_seconds == 3.0
-    assert row.straggler_network_seconds == 1.0
+def test_a_run_knows_how_long_its_rounds_are_and_would_be_without_waiting_for_stragglers() -> None:
+    one = run([(4.0, 10.0), (4.0, 3.0)], [0.5, 0.7])
+    assert one.round_seconds == 7
+    assert one.round_seconds_of_rest == 4
+    assert run([(4.0, 10.0), (4.0, 3.0)], [0.5, 0.7], lost=[1.0]).round_seconds == 5
+
+
+def test_accuracy_is_the_mean_of_the_last_five_rounds() -> None:
+    accuracies = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.9]
+    one = run([(1.0, 2.0)] * 7, accuracies)
+    assert one.accuracy == pytest.approx((0.2 + 0.3 + 0.4 + 0.5 + 0.9) / 5)
+    assert one.validation is None
+    assert run([(1.0, 2.0)] * 7, accuracies, [1.0, *accuracies[1:]]).validation == pytest.approx(one.accuracy)
+    assert run([(1.0, 2.0)] * 2, [0.5, 0.7]).accuracy == pytest.approx(0.6)
+
+
+def test_accuracy_at_a_time_is_that_of_the_last_rounds_that_had_ended() -> None:
+    one = run([(1.0, 2.0)] * 7, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.9])
+    assert one.accuracy_at(1.9) is None
+    assert one.accuracy_at(2.0) == 0.0
+    assert one.accuracy_at(5.9) == pytest.approx(0.05)
+    assert one.accuracy_at(12.0) == pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.5) / 5)
+    assert one.accuracy_at(99.0) == one.accuracy
+
+
+def test_stragglers_of_a_run_are_those_of_every_round_in_which_they_took_part() -> None:
+    one = run([(4.0, 10.0), (4.0, 3.0)], [0.5, 0.7])
+    assert [slow.seconds.compute for slow in one.of_stragglers()] == [9.0, 2.0]
+    assert {slow.upload_bytes for slow in one.of_stragglers()} == {60}
+    alone = replace(one.rounds[1], clients={"fast": client(4.0)})
+    assert len(replace(one, rounds=(one.rounds[0], alone)).of_stragglers()) == 1
 
 
 def test_the_difference_of_a_run_is_its_largest_and_none_without_a_twin() -> None:
-    assert run("one", [(1, 1)] * 3, [0.1] * 3).difference == 0.5
-    assert run("one", [(1, 1)], [0.1]).difference is None
+    assert run([(1, 1)] * 3, [0.1] * 3).difference == 0.5
+    assert run([(1, 1)], [0.1]).difference is None
+
+
+def test_the_verdict_of_a_run_is_that_of_its_last_round() -> None:
+    assert run([(1, 1)] * 3, [0.1] * 3).verdict == "round 2"
 
 
 def test_a_run_becomes_json() -> None:
-    plain = json.loads(json.dumps(run("one", [(2, 3)], [0.25]).to_json()))
+    plain = json.loads(json.dumps(run([(2, 3)], [0.25], lost=[1.5]).to_json()))
     assert plain["rounds"][0]["clients"]["slow"]["seconds"]["compute"] == 2
     assert plain["stragglers"] == ["slow"]
+    assert plain["lost"] == [{"number": 9, "reason": "late", "seconds": 1.5}]
+
+
+def test_a_run_comes_back_from_json_as_it_was() -> None:
+    one = run([(2, 3)] * 3, [0.25] * 3, lost=[1.5])
+    assert msgspec.json.decode(msgspec.json.encode(one.to_json()), type=RunResult) == one
 
 
 def test_the_default_fleet_has_sixteen_fast_devices_and_four_stragglers() -> None:
@@ -122,6 +175,15 @@ def test_two_devices_of_one_name_are_refused() -> None:
         Fleet((fast, fast))
 
 
+def test_a_device_is_found_by_its_name() -> None:
+    fleet = Fleet.with_stragglers(2, 1)
+    assert [fleet.device(name) for name in fleet.names] == list(fleet.devices)
+    assert fleet.device("straggler-01").straggler
+    for stranger in ("fast-03", "", 1):
+        with pytest.raises(ParameterError, match="no device"):
+            fleet.device(stranger)
+
+
 def test_training_costs_are_those_of_the_model() -> None:
     wide, narrow = torch.nn.Linear(6, 4), torch.nn.Linear(3, 4)
     costs = TrainingCosts(torch.zeros(5, 6))
@@ -130,22 +192,115 @@ def test_training_costs_are_those_of_the_model() -> None:
     assert TrainingCosts(torch.zeros(5, 3)).of(narrow).step_flops < costs.of(wide).step_flops
 
 
+# ---------------------------------------------------------------------------------- calibration
+
+
 LAYOUT = Layout((Tensor("weight", (30,)),))
-WORK: dict[Hashable, Work] = {
-    number: Work(number, torch.nn.Identity(), Mask.full(LAYOUT), update={"weight": torch.full((30,), 0.5)})
-    for number in range(4)
-}
+PARAMS = Params()
+TIME = SecureTime(
+    mode="uniform",
+    clients=4,
+    settings=PARAMS.digest.hex(),
+    client=0.25,
+    client_per_coordinate=0.5,
+    server=2.0,
+    server_per_coordinate=0.125,
+)
+HELD: dict[Hashable, int] = {"a": 30, "b": 30, "c": 30, "d": 10}
 
 
-def test_secure_aggregation_is_calibrated_once_for_each_size() -> None:
-    calibration, aggregator = Calibration(), Uniform(LAYOUT)
-    seconds = calibration.seconds(aggregator, WORK)
-    assert seconds > 0
-    assert calibration.seconds(aggregator, WORK) == seconds
-    (recorded,) = calibration.times
-    assert (recorded.clients, recorded.coordinates, recorded.sessions) == (4, 120, SESSIONS)
-    assert recorded.seconds == seconds
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sessions so short that measuring takes no time, and the length of each vector."""
+    lengths: list[int] = []
+    original = Secure.aggregate
+
+    def watched(self: Secure, *arguments: Any, **options: Any) -> Aggregated:
+        lengths.append(self.layout.size)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(calibration, "LENGTHS", (16, 64))
+    monkeypatch.setattr(Secure, "aggregate", watched)
+    return lengths
 
 
-def test_without_encryption_there_is_no_time_to_calibrate() -> None:
-    assert Calibration().seconds(FloatMean(LAYOUT), WORK) == 0
+def test_a_session_takes_a_client_its_own_part_and_the_servers() -> None:
+    assert TIME.seconds(0, 0) == 2.25
+    assert TIME.seconds(30, 100) == 0.25 + 30 * 0.5 + 2.0 + 100 * 0.125
+    charged = Calibration([TIME]).seconds(Uniform(LAYOUT, PARAMS), HELD)
+    assert charged == {client: TIME.seconds(own, 100) for client, own in HELD.items()}
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**7))
+def test_the_time_of_a_session_is_linear_in_the_coordinates(held: int, more: int, total: int) -> None:
+    # Powers of two, so that sums are exact.
+    assert TIME.seconds(held + more, total + more) - TIME.seconds(held, total) == more * (0.5 + 0.125)
+
+
+def test_what_two_lengths_take_says_what_any_length_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fastest(mode: str, clients: int, params: Params, length: int) -> tuple[float, float]:  # noqa: ARG001
+        return 0.5 + length / 1024, 2.0 + length / 256
+
+    monkeypatch.setattr(calibration, "_fastest", fastest)
+    time = Calibration().time("mask-indexed", 8, PARAMS)
+    assert (time.mode, time.clients, time.settings) == ("mask-indexed", 8, PARAMS.digest.hex())
+    for length in (0, 1, 1000, 10**6):
+        assert time.seconds(length, 8 * length) == pytest.approx(2.5 + length / 1024 + length / 256)
+
+
+def test_secure_aggregation_is_calibrated_once_for_each_kind_of_session(short: list[int]) -> None:
+    known = Calibration()
+    first = known.seconds(Uniform(LAYOUT, PARAMS), HELD)
+    assert min(first.values()) > 0
+    assert short == [16] * SESSIONS + [64] * SESSIONS
+    assert known.seconds(Uniform(LAYOUT, PARAMS), HELD) == first
+    assert len(short) == 2 * SESSIONS
+    known.seconds(MaskIndexed(LAYOUT, PARAMS), HELD)
+    known.seconds(Uniform(LAYOUT, replace(PARAMS, levels=64)), HELD)
+    known.seconds(Uniform(LAYOUT, PARAMS), HELD | {"e": 1})
+    assert [(time.mode, time.clients) for time in known.times] == [
+        ("uniform", 4),
+        ("mask-indexed", 4),
+        ("uniform", 4),
+        ("uniform", 5),
+    ]
+    assert len(short) == 8 * SESSIONS
+
+
+@pytest.mark.parametrize("kind", [Uniform, MaskIndexed])
+def test_fixed_point_in_the_clear_is_charged_what_its_session_would_take(short: list[int], kind: type[Secure]) -> None:
+    known, aggregator = Calibration(), kind(LAYOUT, PARAMS)
+    clear = known.seconds(aggregator.twin, HELD)
+    measured = len(short)
+    assert known.seconds(aggregator, HELD) == clear
+    assert len(short) == measured > 0
+    assert [time.mode for time in known.times] == [aggregator.mode]
+
+
+def test_floating_point_takes_no_time_and_is_not_measured(short: list[int]) -> None:
+    known = Calibration()
+    assert known.seconds(FloatMean(LAYOUT), HELD) == dict.fromkeys(HELD, 0.0)
+    assert known.times == ()
+    assert short == []
+
+
+def test_known_times_come_back_from_their_file(tmp_path: Path, short: list[int]) -> None:
+    path = tmp_path / "results" / "times.json"
+    assert Calibration.load(path).times == ()
+    known = Calibration([TIME])
+    known.seconds(MaskIndexed(LAYOUT, PARAMS), HELD)
+    known.save(path)
+    again, measured = Calibration.load(path), len(short)
+    assert again.times == known.times
+    assert len(again.times) == 2
+    assert again.seconds(MaskIndexed(LAYOUT, PARAMS), HELD) == known.seconds(MaskIndexed(LAYOUT, PARAMS), HELD)
+    assert len(short) == measured
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-5], lambda _: b'[{"mode": "uniform"}]', lambda _: b"\xff"])
+def test_a_damaged_file_of_times_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "times.json"
+    Calibration([TIME]).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match="damaged"):
+        Calibration.load(path)

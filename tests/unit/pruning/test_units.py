@@ -153,6 +153,22 @@ def test_a_filter_owns_its_batch_normalisation_and_no_integer_buffer_is_listed()
     assert units.parameters == {"0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias"}
 
 
+def test_running_statistics_are_a_layer_apart_from_the_weights_that_they_normalise() -> None:
+    units = find_units(Residual(), torch.randn(2, 3, 4, 4))
+    assert units.layout.layers == ("stem", "norm", "norm.statistics", "inner", "outer", "head")
+    assert {t.name: t.layer for t in units.layout.tensors if t.name.startswith("norm.")} == {
+        "norm.weight": "norm",
+        "norm.bias": "norm",
+        "norm.running_mean": "norm.statistics",
+        "norm.running_var": "norm.statistics",
+    }
+
+
+def test_statistics_that_the_model_itself_owns_are_one_layer_too() -> None:
+    layout = find_units(nn.BatchNorm1d(3), torch.randn(2, 3)).layout
+    assert layout.layers == ("weight", "bias", "statistics")
+
+
 def test_residual_sums_couple_their_summands() -> None:
     units = find_units(Residual(), torch.randn(2, 3, 4, 4))
     assert units.layout.unit_groups == {"stem": 6, "inner": 4}

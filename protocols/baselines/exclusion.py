@@ -1,0 +1,35 @@
+"""Exclusion: stragglers are left out, and with them what only their data say.
+
+What pruning for slow clients has to beat: rounds are as short as they can be, at no computation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from protocols.stages import Delta, Fetch, LocalTraining
+from protocols.system import System
+
+if TYPE_CHECKING:
+    from protocols.aggregators import Client
+    from protocols.round import Stage
+
+
+@final
+class Exclusion(System):
+    """Federated averaging among the clients that the device table does not call stragglers."""
+
+    @property
+    def name(self) -> str:
+        """The system and its aggregator."""
+        return f"exclusion {self.aggregator.name}"
+
+    def cohort(self, number: int) -> tuple[Client, ...]:
+        """Drawn among the rest."""
+        rest = tuple(device.name for device in self.federation.fleet.rest)
+        return self.federation.cohort(number, rest)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Fetch, train, subtract."""
+        setup = self.federation
+        return Fetch(), LocalTraining(setup.examples, setup.training, setup.seed), Delta()

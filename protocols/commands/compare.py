@@ -1,0 +1,108 @@
+"""The command ``secagg compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protocols.commands.options import add_experiment, place_of, setup_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from protocols.campaign import Campaign
+    from protocols.comparison import Row, Runs
+    from protocols.experiment import Setup
+
+_MOST_DEVICES = 4
+"""Kinds of device that are printed."""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to ``secagg``."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="all variants of a system beside its baselines, over several seeds",
+        description="Runs every variant and baseline with every seed from a common warm-up, and compares them seed by "
+        "seed. Interrupted, the same command goes on where it stopped. Writes comparison.json and three pictures.",
+    )
+    parser.add_argument("system", metavar="SYSTEM", help="clip or ma-clamp")
+    parser.add_argument(
+        "--variants", nargs="+", metavar="LABEL", help="only these besides the baseline; a wrong one lists all"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="S", help="default: 0 1 2")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="the same sums in the clear: the same models in less time, charged the time of the encryption",
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, a core each (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to keep all (default: runs/compare-...)")
+    add_experiment(parser, rounds=20, warm_up=5)
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from protocols import campaign
+    from protocols.campaign import Campaign
+    from protocols.commands.printing import LEGEND, bars, comparison_tables, print_tables, resumable
+    from protocols.comparison import compare
+    from protocols.experiment import WARM_UP
+    from protocols.suites import suite
+
+    variants = suite(arguments.system, None if arguments.variants is None else tuple(arguments.variants))
+    base = setup_of(arguments, system=arguments.system)
+    planned = Campaign(base=base, variants=variants, seeds=tuple(arguments.seeds), encrypted=not arguments.plain)
+    out: Path = arguments.out or Path("runs") / f"compare-{arguments.system}-{base.dataset}-{base.profile}"
+    totals = {WARM_UP: base.warm_up} if base.warm_up else {}
+    totals |= {variant.label: base.rounds for variant in variants}
+    with resumable(out), bars({label: rounds * len(planned.seeds) for label, rounds in totals.items()}) as tell:
+        runs = campaign.run(planned, out, place_of(arguments), jobs=arguments.jobs, on_round=tell)
+    rows = compare(runs)
+    title = f"{arguments.system} on {base.dataset}, profile {base.profile}, {base.rounds} rounds"
+    summary = _write(planned, runs, rows, title, out)
+    if arguments.format == "json":
+        print(json.dumps(summary, indent=1))
+    else:
+        files = "comparison.json, comparison.md, accuracy.png, time.png, gains.png"
+        print_tables(comparison_tables(rows, title), LEGEND, _devices(base), f"\nWritten to {out}: {files}")
+    return 0
+
+
+def _devices(base: Setup) -> str:
+    table = base.to_json()["devices"]
+    shown = ", ".join(
+        f"{row['number']} x {row['device']} ({row['GFLOP/s']:.3g} GFLOP/s, {row['up Mbit/s']:.3g} up, "
+        f"{row['down Mbit/s']:.3g} down Mbit/s)"
+        for row in table[:_MOST_DEVICES]
+    )
+    return f"\nDevices: {shown}" + (", ... (all in comparison.json)" if len(table) > _MOST_DEVICES else "")
+
+
+def _write(planned: Campaign, runs: Mapping[str, Runs], rows: tuple[Row, ...], title: str, out: Path) -> dict[str, Any]:
+    """Writes the comparison and its pictures; returns what the comparison says."""
+    from dataclasses import asdict
+
+    from protocols import campaign
+    from protocols.markdown import page
+    from protocols.plots import accuracy_over_time, gains, round_times
+    from protocols.simulation.calibration import Calibration
+
+    base = planned.base
+    summary = {
+        "setup": base.to_json(),
+        "encrypted": planned.encrypted,
+        "seeds": list(planned.seeds),
+        "rows": [row.to_json() for row in rows],
+        "verdicts": {label: next(iter(own.values())).verdict for label, own in runs.items()},
+        "secure_times": [asdict(time) for time in Calibration.load(out / campaign.CALIBRATION).times],
+    }
+    (out / "comparison.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (out / "comparison.md").write_text(page(rows, title, base.to_json()), encoding="utf-8")
+    accuracy_over_time(runs, out / "accuracy.png", title=title, begins=campaign.begins(planned, out))
+    round_times(rows, out / "time.png", title=title)
+    if len(rows) > 1:
+        gains(rows, out / "gains.png", title=title)
+    return summary

@@ -1,0 +1,103 @@
+"""The options that ``run``, ``compare`` and ``tune`` share, and the settings that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secagg.errors import ParameterError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from protocols.experiment import Place, Setup
+
+
+def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int) -> None:
+    """Adds what decides an experiment, but for its system and its seed."""
+    parser.add_argument("--dataset", default="digits", metavar="NAME", help="what to learn (default: digits, built in)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data sets lie; nothing is downloaded")
+    parser.add_argument("--profile", default="half-speed", metavar="NAME", help="the devices (default: half-speed)")
+    parser.add_argument("--clients", type=int, default=20, metavar="N", help="how many (default: 20)")
+    parser.add_argument("--participants", type=int, metavar="N", help="of them in a round (default: all)")
+    parser.add_argument(
+        "--deadline", type=float, metavar="S", help="seconds that a round waits (default: for everybody)"
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"of each system (default: {rounds})")
+    parser.add_argument(
+        "--warm-up", type=int, default=warm_up, metavar="N", help=f"rounds of FedAvg before (default: {warm_up})"
+    )
+    parser.add_argument(
+        "--partition", choices=("label-skewed", "even", "natural"), help="default: that of the data set"
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=0.5, metavar="A", help="label skew, smaller is more (default: 0.5)"
+    )
+    parser.add_argument("--check", action="store_true", help="compare every encrypted sum with the same in the clear")
+    parser.add_argument(
+        "--training",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change local training: learning_rate=0.01",
+    )
+    parser.add_argument(
+        "--params", action="append", default=[], metavar="NAME=VALUE", help="change the sessions: min_cohort=5"
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where PyTorch trains: cpu, cuda (default: cpu)"
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="what to print (default: table)")
+
+
+def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
+    """The setup that the options describe, with what a command adds."""
+    from protocols.experiment import Setup
+
+    return Setup(
+        dataset=arguments.dataset,
+        profile=arguments.profile,
+        clients=arguments.clients,
+        participants=arguments.participants,
+        deadline=arguments.deadline,
+        rounds=arguments.rounds,
+        warm_up=arguments.warm_up,
+        partition=arguments.partition,
+        alpha=arguments.alpha,
+        check=arguments.check,
+        training=pairs("--training", arguments.training),
+        params=pairs("--params", arguments.params),
+        **settings,
+    )
+
+
+def place_of(arguments: argparse.Namespace) -> Place:
+    """Where the options say that runs happen.
+
+    Raises:
+        ParameterError: PyTorch has no such device here.
+    """
+    import torch
+
+    from protocols.experiment import Place
+
+    try:
+        torch.empty(1, device=arguments.device)
+    except (RuntimeError, AssertionError):  # torch asserts that it was compiled with CUDA
+        raise ParameterError(f"--device {arguments.device}: PyTorch cannot use it here") from None
+    return Place(arguments.data_dir, arguments.device)
+
+
+def pairs(option: str, given: list[str]) -> dict[str, str]:
+    """``NAME=VALUE`` as a mapping.
+
+    Raises:
+        ParameterError: One of them has no equals sign.
+    """
+    found = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise ParameterError(f"{option} takes NAME=VALUE, not {one!r}")
+        found[name.strip()] = value.strip()
+    return found

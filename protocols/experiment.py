@@ -1,0 +1,328 @@
+"""One experiment as plain settings: everything that decides what a run computes, and how it is built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations of these records
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
+
+import msgspec
+import numpy as np
+
+from protocols import datasets
+from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Secure, Uniform
+from protocols.catalogue import system_kind
+from protocols.datasets.division import Partition, divide
+from protocols.federation import Federation
+from protocols.folder import RunFolder
+from protocols.simulation.profiles import profile, table
+from protocols.tasks import task
+from protocols.training import one_thread
+from pruning.units import find_units
+from secagg.errors import ParameterError
+from secagg.layout import Layout, Tensor
+from secagg.params import Mode, Params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from _typeshed import DataclassInstance
+
+    from protocols.federation import Checkpoint
+    from protocols.results import Outcome, RunResult
+    from protocols.simulation.calibration import Calibration
+    from protocols.simulation.devices import Fleet
+    from protocols.system import System
+
+Aggregation = Literal["float", "plain", "uniform", "mask-indexed"]
+
+OnRound: TypeAlias = "Callable[[str, Outcome], None]"
+"""Is told the name of what runs, and what came of a round."""
+
+WARM_UP = "warm-up"
+"""What the rounds before a run call themselves."""
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Everything that decides what a run computes. Where it runs and where its data lie are no part of it.
+
+    Args:
+        system: What runs, by its name in ``protocols.catalogue``.
+        settings: The settings of that system that differ from its defaults.
+        dataset: What is learned, by its name in ``protocols.tasks``.
+        aggregation: ``"uniform"`` or ``"mask-indexed"`` encrypted, ``"plain"`` the same fixed-point sums in the clear,
+            ``"float"`` the mean in floating point.
+        mode: Which of the two modes ``"plain"`` and ``"float"`` stand for; None for the system's own.
+        check: Compare every encrypted sum with its twin in the clear.
+        validate: Judge every round on the validation part too.
+        profile: The devices, by their name in ``protocols.simulation.profiles``.
+        clients: How many there are.
+        participants: How many of them take part in a round; None for all.
+        deadline: Seconds after which a round goes on without those that are late; None to wait.
+        rounds: Of the system, after the warm-up.
+        warm_up: Rounds of FedAvg before.
+        partition: How examples are divided over clients; None for the task's own.
+        alpha: Of the label-skewed partition: smaller is more skewed.
+        training: Fields of ``Training`` that differ from the task's.
+        params: Fields of ``Params`` that differ from the task's and the defaults.
+        seed: Decides everything random.
+
+    Raises:
+        ParameterError: A setting outside its domain.
+    """
+
+    system: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = "digits"
+    aggregation: Aggregation = "mask-indexed"
+    mode: Mode | None = None
+    check: bool = False
+    validate: bool = False
+    profile: str = "half-speed"
+    clients: int = 20
+    participants: int | None = None
+    deadline: float | None = None
+    rounds: int = 20
+    warm_up: int = 0
+    partition: Partition | None = None
+    alpha: float = 0.5
+    training: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.aggregation not in get_args(Aggregation):
+            raise ParameterError(f"aggregation must be one of {get_args(Aggregation)}, not {self.aggregation!r}")
+        if self.rounds < 1 or self.warm_up < 0:
+            raise ParameterError("rounds must be at least 1, and warm_up at least 0")
+        if self.clients < 2:
+            raise ParameterError(f"clients must be at least 2, not {self.clients}")
+        if self.seed < 0:
+            raise ParameterError(f"seed must not be negative, but is {self.seed}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain data, with the device table that the profile makes."""
+        return asdict(self) | {"devices": table(self.fleet())}
+
+    def fleet(self) -> Fleet:
+        """The devices."""
+        return profile(self.profile).fleet(self.clients, np.random.default_rng([self.seed, 1]))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs happen; no part of what they compute, but for the last bits that another device rounds otherwise.
+
+    Args:
+        data: Folder of the data sets; None for those that need none.
+        device: Where PyTorch trains, for instance ``"cpu"`` or ``"cuda"``.
+    """
+
+    data: Path | None = None
+    device: str = "cpu"
+
+
+def federation_of(setup: Setup, place: Place | None = None) -> Federation:
+    """Data, their division, model and fleet.
+
+    Args:
+        setup: What to build.
+        place: Where.
+
+    Raises:
+        ParameterError: A setting that does not fit.
+        InputError: The data set is not there.
+    """
+    place, learned, generator = place or Place(), task(setup.dataset), np.random.default_rng(setup.seed)
+    division = divide(
+        datasets.load(learned.dataset, place.data),
+        setup.clients,
+        partition=setup.partition or learned.partition,
+        alpha=setup.alpha,
+        owners_per_client=learned.owners_per_client,
+        most_examples=learned.most_examples,
+        generator=generator,
+    )
+    fleet, model = setup.fleet(), learned.model(setup.seed)
+    return Federation(
+        model=model,
+        units=find_units(model, division.test.inputs[:2]),
+        fleet=fleet,
+        examples={name: part.to(place.device) for name, part in zip(fleet.names, division.parts, strict=True)},
+        test=division.test.to(place.device),
+        validation=division.validation.to(place.device) if setup.validate else None,
+        training=settings_from(learned.training, setup.training),
+        participants=setup.participants,
+        deadline=setup.deadline,
+        watts=learned.watts,
+        seed=setup.seed,
+    )
+
+
+def system_of(setup: Setup, federation: Federation, calibration: Calibration | None = None) -> System:
+    """The system of a setup on its federation.
+
+    Raises:
+        ParameterError: A setting that the system does not have, or an aggregation that it cannot use.
+    """
+    kind = system_kind(setup.system)
+    aggregator = aggregator_of(setup, federation.units.layout)
+    twin = aggregator.twin if setup.check and isinstance(aggregator, Secure) else None
+    settings = None if kind.settings is None else settings_from(kind.settings(), setup.settings)
+    if kind.settings is None and setup.settings:
+        raise ParameterError(f"{setup.system} has no settings, so not {', '.join(setup.settings)}")
+    return kind.make(federation, aggregator, settings, twin=twin, calibration=calibration)
+
+
+def mode_of(setup: Setup) -> Mode:
+    """The mode of a setup's sessions, or of those that it stands for.
+
+    Raises:
+        ParameterError: The system cannot use it.
+    """
+    modes = system_kind(setup.system).modes
+    clear = setup.aggregation in ("float", "plain")
+    mode = setup.mode or (modes[0] if clear else setup.aggregation)
+    if mode not in modes or not (clear or setup.aggregation == mode):
+        raise ParameterError(f"{setup.system} aggregates {' or '.join(modes)}: change aggregation or mode")
+    return mode
+
+
+def aggregator_of(setup: Setup, layout: Layout) -> Aggregator:
+    """What joins the updates of a setup.
+
+    Args:
+        setup: Says which.
+        layout: Of the updates.
+
+    Raises:
+        ParameterError: The system cannot use it.
+    """
+    kind, mode = system_kind(setup.system), mode_of(setup)
+    if not kind.encrypts and setup.aggregation not in ("float", "plain"):
+        raise ParameterError(f"{setup.system} reads every update: set aggregation to float or plain")
+    defaults = Params(value_range=task(setup.dataset).value_range, levels=2**18, **kind.params)
+    params = settings_from(defaults, setup.params)
+    match setup.aggregation:
+        case "float":
+            return FloatMean(layout, mode, params.participation)
+        case "plain":
+            return FixedPoint(layout, params, mode)
+        case "uniform":
+            return Uniform(layout, params)
+        case "mask-indexed":
+            return MaskIndexed(layout, params)
+
+
+def settings_from(defaults: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Frozen settings with some fields changed; values may be text, as a command line brings them.
+
+    Raises:
+        ParameterError: There is no such field, or it cannot have that value.
+    """
+    known = {field.name: field.type for field in fields(defaults)}
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise ParameterError(f"no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    try:
+        return msgspec.convert(asdict(defaults) | dict(changes), type(defaults), strict=False)
+    except msgspec.ValidationError as error:
+        raise ParameterError(str(error)) from None
+
+
+def run(
+    setup: Setup,
+    folder: Path,
+    place: Place | None = None,
+    *,
+    warm_up_folder: Path | None = None,
+    calibration: Calibration | None = None,
+    on_round: OnRound = lambda *_: None,
+) -> RunResult:
+    """Runs a setup to its last round, on one thread, from where its folder stands.
+
+    Args:
+        setup: What to run.
+        folder: Where its rounds are kept.
+        place: Where to train.
+        warm_up_folder: Folder of the warm-up, which runs may share; by default one inside ``folder``.
+        calibration: Times of secure aggregation that are known already; more are added.
+        on_round: Called after every round with the name of what runs and what came of it.
+
+    Raises:
+        SecAggError: A setting, a file or a round that is at fault.
+    """
+    start = None
+    if setup.warm_up:
+        before = warm_up_folder or folder / "warm-up"
+        start = warm_up(setup, before, place, calibration=calibration, on_round=on_round)
+    with one_thread():
+        system = system_of(setup, federation_of(setup, place), calibration)
+        outcomes = _go_on(system, RunFolder(folder, setup.to_json()), start, setup.rounds, on_round)
+    return system.result_of(outcomes)
+
+
+def warm_up(
+    setup: Setup,
+    folder: Path,
+    place: Place | None = None,
+    *,
+    calibration: Calibration | None = None,
+    on_round: OnRound = lambda *_: None,
+) -> Checkpoint:
+    """Where FedAvg leaves the model before a setup begins; arguments as ``run``.
+
+    The same fixed point for all, so that what differs later is the system.
+    """
+    before = warm_up_setup(setup)
+    kept = RunFolder(folder, before.to_json())
+    if kept.checkpoint is None or kept.checkpoint.number < setup.warm_up:
+        with one_thread():
+            system = system_of(before, federation_of(before, place), calibration)
+            _go_on(system, kept, None, before.rounds, lambda _, outcome: on_round(WARM_UP, outcome))
+    if kept.checkpoint is None or kept.checkpoint.number != setup.warm_up:
+        raise ParameterError(f"{folder} holds a longer warm-up: choose another --out")
+    return replace(kept.checkpoint, memory={})
+
+
+def warm_up_setup(setup: Setup) -> Setup:
+    """The warm-up of a setup, as a setup."""
+    return replace(
+        setup,
+        system="fedavg",
+        settings={},
+        aggregation="plain",
+        mode="uniform",
+        check=False,
+        deadline=None,
+        rounds=setup.warm_up,
+        warm_up=0,
+        params=dict(setup.params) | {"participation": 0.0},
+    )
+
+
+def calibrate(setup: Setup, calibration: Calibration) -> None:
+    """Measures what secure aggregation takes in a setup, if it has any and it is not known yet."""
+    aggregator = aggregator_of(setup, _NO_LAYOUT)
+    if aggregator.params is not None:
+        able = len(setup.fleet().rest) if system_kind(setup.system).excludes else setup.clients
+        calibration.time(aggregator.mode, min(setup.participants or able, able), aggregator.params)
+
+
+def _go_on(
+    system: System, kept: RunFolder, start: Checkpoint | None, rounds: int, on_round: OnRound
+) -> tuple[Outcome, ...]:
+    """Plays the rounds that a folder does not have yet; returns them all."""
+    left = rounds - len(kept.outcomes)
+    if left > 0:
+        for outcome, checkpoint in system.play(left, kept.checkpoint or start):
+            kept.add(outcome, checkpoint)
+            on_round(system.name, outcome)
+    return kept.outcomes[:rounds]
+
+
+_NO_LAYOUT = Layout((Tensor("nothing", (1,)),))

@@ -1,0 +1,123 @@
+"""What systems that are compared have in common: model, data, devices, and where a run stands."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+
+from secagg.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from protocols.aggregators import Client
+    from protocols.simulation.devices import Fleet
+    from protocols.training import Examples, State, Training
+    from pruning.units import Units
+
+Memory: TypeAlias = "Mapping[str, Any]"
+"""What a system remembers from round to round: dicts, lists, numbers, strings and tensors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Where a run stands, and where another can go on.
+
+    Args:
+        number: Of the next round.
+        state: The global model's tensors.
+        previous: Those of one round earlier; None at the start.
+        seconds: Simulated time so far.
+        memory: What the system remembers.
+    """
+
+    number: int
+    state: State
+    previous: State | None
+    seconds: float
+    memory: Memory = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Federation:
+    """What systems that are compared have in common.
+
+    Args:
+        model: The global model as it starts; never written to.
+        units: Its units.
+        fleet: The devices.
+        examples: Device name to the examples of its client, in the order of the fleet.
+        test: The test set.
+        training: How clients train.
+        validation: Examples that settings may be chosen by, unlike the test set; None for none.
+        participants: How many clients, drawn at random, take part in a round; None for all.
+        deadline: Seconds after which a round goes on without those that are late; None to wait for everybody.
+        watts: What a device draws while it trains.
+        seed: Decides everything random: batches, cohorts, and in a simulation the secrets too.
+
+    Raises:
+        ParameterError: A device without examples, examples without a device, or a setting outside its domain.
+    """
+
+    model: nn.Module
+    units: Units
+    fleet: Fleet
+    examples: Mapping[Client, Examples]
+    test: Examples
+    training: Training
+    validation: Examples | None = None
+    participants: int | None = None
+    deadline: float | None = None
+    watts: float = 40.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if tuple(self.examples) != self.fleet.names:
+            raise ParameterError("examples must name the devices of the fleet, in their order")
+        if self.participants is not None and not 1 <= self.participants <= len(self.examples):
+            raise ParameterError(f"participants must be from 1 to the {len(self.examples)} clients")
+        if self.deadline is not None and self.deadline <= 0:
+            raise ParameterError("deadline must be positive, or None")
+
+    @property
+    def batch(self) -> torch.Tensor:
+        """A batch of inputs as clients train on it."""
+        return torch.zeros(self.training.batch_size, *self.test.inputs.shape[1:], dtype=self.test.inputs.dtype)
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients are invited to a round."""
+        return self.participants or len(self.examples)
+
+    def cohort(self, number: int, among: tuple[Client, ...] | None = None) -> tuple[Client, ...]:
+        """The clients of a round, in the order of the fleet.
+
+        Args:
+            number: Of the round.
+            among: Who may be drawn; None for everybody.
+        """
+        names = self.fleet.names if among is None else among
+        if self.participants is None or self.participants >= len(names):
+            return tuple(names)
+        drawn = np.random.default_rng([self.seed, number]).choice(len(names), self.participants, replace=False)
+        return tuple(names[place] for place in sorted(drawn))
+
+    def start(self) -> Checkpoint:
+        """Where the first run begins."""
+        state = self.model.state_dict()
+        return Checkpoint(0, {t.name: state[t.name].clone() for t in self.units.layout.tensors}, None, 0.0)
+
+    def model_at(self, checkpoint: Checkpoint) -> nn.Module:
+        """A copy of the model with the tensors of a checkpoint."""
+        model = copy.deepcopy(self.model)
+        own = model.state_dict()
+        with torch.no_grad():
+            for name, tensor in checkpoint.state.items():
+                own[name].copy_(tensor)
+        return model

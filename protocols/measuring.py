@@ -1,0 +1,122 @@
+"""What a round took each client: operations counted, bytes on the wire, seconds on its device, and who is late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from protocols.results import ClientRound
+from protocols.simulation.clock import TrainingCosts, client_time, round_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from protocols.aggregators import Aggregated, Aggregator, Client
+    from protocols.federation import Federation
+    from protocols.round import Work
+    from protocols.simulation.calibration import Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class Talk:
+    """What clients said to each other besides their updates, in sessions of their own.
+
+    Args:
+        upload_bytes: Client to bytes that it sent.
+        download_bytes: Client to bytes that it received.
+    """
+
+    upload_bytes: Mapping[Client, int]
+    download_bytes: Mapping[Client, int]
+
+
+SILENCE = Talk({}, {})
+
+
+class Measuring:
+    """Measures the rounds of one system.
+
+    Args:
+        federation: Says what training costs, how fast the devices are, and how long a round waits.
+        aggregator: Says what an update weighs on the wire.
+        calibration: Where the times of secure aggregation are kept.
+    """
+
+    def __init__(self, federation: Federation, aggregator: Aggregator, calibration: Calibration) -> None:
+        self._federation = federation
+        self._aggregator = aggregator
+        self._calibration = calibration
+        self.costs = TrainingCosts(federation.batch)
+
+    def seconds_of_work(self, work: Mapping[Client, Work]) -> dict[Client, float]:
+        """Seconds by operations and the bytes of model and vector alone, as far as they are known beforehand.
+
+        A measured time, such as that of secure aggregation, must not decide what is trained, or runs would not repeat.
+        """
+        rounds = self.clients(work, None, SILENCE)
+        return {client: replace(one.seconds, secure=0.0).total for client, one in rounds.items()}
+
+    def late(self, work: Mapping[Client, Work]) -> frozenset[Client]:
+        """Who would not have sent its vector by the deadline."""
+        deadline = self._federation.deadline
+        if deadline is None:
+            return frozenset()
+        return frozenset(client for client, seconds in self.seconds_of_work(work).items() if seconds > deadline)
+
+    def clients(
+        self,
+        work: Mapping[Client, Work],
+        aggregated: Aggregated | None,
+        talk: Talk,
+        late: Collection[Client] = (),
+    ) -> dict[Client, ClientRound]:
+        """What every client did and how long it took; who is late, or without an aggregate, by its vector alone.
+
+        Args:
+            work: Their finished work.
+            aggregated: Says what was sent and received; None where nothing came of the round.
+            talk: What was said besides.
+            late: Who missed the deadline.
+        """
+        secure = self._calibration.seconds(
+            self._aggregator, {client: int(one.mask.coordinates.sum()) for client, one in work.items()}
+        )
+        return {
+            client: self._client(one, len(work), aggregated, talk, secure[client], late=client in late)
+            for client, one in work.items()
+        }
+
+    def round_seconds(self, clients: Mapping[Client, ClientRound]) -> float:
+        """A round ends with the slowest client that is in time, and not before the deadline where another is late."""
+        in_time = [client.seconds for client in clients.values() if not client.late]
+        waited = self._federation.deadline if len(in_time) < len(clients) else None
+        return max(waited or 0.0, round_seconds(in_time) if in_time else 0.0)
+
+    def _client(
+        self, one: Work, cohort: int, aggregated: Aggregated | None, talk: Talk, secure: float, *, late: bool
+    ) -> ClientRound:
+        vector = self._aggregator.upload_of(one.mask, cohort)
+        received, sent = one.fetched_bytes, vector
+        if aggregated is not None:
+            received += aggregated.download_bytes.get(one.client, 0)
+            sent = aggregated.upload_bytes.get(one.client, 0)
+        received += talk.download_bytes.get(one.client, 0)
+        sent += talk.upload_bytes.get(one.client, 0)
+        flops = self._federation.training.steps * self.costs.of(one.model).step_flops
+        seconds = client_time(
+            self._federation.fleet.device(one.client),
+            flops=flops,
+            download_bytes=received,
+            upload_bytes=vector if late else sent,
+            secure_seconds=secure,
+        )
+        return ClientRound(
+            keep=1.0 if one.mask.kind == "full" else float(one.mask.held.mean()),
+            parameters=sum(parameter.numel() for parameter in one.model.parameters()),
+            flops=flops,
+            download_bytes=received,
+            upload_bytes=sent,
+            seconds=seconds,
+            joules=seconds.compute * self._federation.watts,
+            late=late,
+        )

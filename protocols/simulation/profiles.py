@@ -1,0 +1,130 @@
+"""Named fleets: the device tables that stand beside every speed-up.
+
+A speed-up says as much about the table as about the system. So there are few tables, each with a name, and results
+carry the whole table with them. How CLIP's own tables look is not public. The three fleets with stragglers isolate one
+cause of slowness each; the mixed fleet draws its speeds as the public code of MA-CLAMP's authors does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from protocols.simulation.devices import REFERENCE, Device, Fleet
+from secagg.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+STRAGGLER_SHARE = 0.2
+"""Of a fleet with stragglers: four of twenty."""
+
+SLOW, FAST = 0.8, 1.8
+"""In a mixed fleet a device below the one speed is slow, above the other fast, in multiples of the reference."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A way to make a fleet of any size.
+
+    Args:
+        name: What settings call it.
+        about: What it isolates, in a sentence.
+        fleet: Number of devices and a generator, its only source of randomness, to the fleet.
+    """
+
+    name: str
+    about: str
+    fleet: Callable[[int, np.random.Generator], Fleet]
+
+
+def profile(name: str) -> Profile:
+    """The profile of this name.
+
+    Raises:
+        ParameterError: There is none.
+    """
+    if name not in PROFILES:
+        raise ParameterError(f"profile must be one of {', '.join(PROFILES)}, not {name!r}")
+    return PROFILES[name]
+
+
+def _with_stragglers(speed: float, links: float) -> Callable[[int, np.random.Generator], Fleet]:
+    def fleet(devices: int, generator: np.random.Generator) -> Fleet:  # noqa: ARG001 - nothing is drawn
+        slow = max(1, round(STRAGGLER_SHARE * devices))
+        return Fleet.with_stragglers(devices - slow, slow, speed=speed, links=links)
+
+    return fleet
+
+
+def _mixed(uplink: float) -> Callable[[int, np.random.Generator], Fleet]:
+    """A tenth of the devices is slow, a tenth fast. Slow ones are the stragglers of the table.
+
+    Args:
+        uplink: Of every device, as a share of the reference's.
+    """
+
+    def fleet(devices: int, generator: np.random.Generator) -> Fleet:
+        tenth = max(1, round(devices / 10))
+        speeds = np.concatenate(
+            [
+                generator.uniform(0.3, 0.6, tenth),
+                generator.uniform(1.8, 2.5, tenth),
+                generator.uniform(0.8, 1.4, devices - 2 * tenth),
+            ]
+        )
+        return Fleet(
+            tuple(
+                replace(
+                    REFERENCE,
+                    name=f"device-{number:02}",
+                    flops_per_second=REFERENCE.flops_per_second * float(speed),
+                    upload_bytes_per_second=REFERENCE.upload_bytes_per_second * uplink,
+                    straggler=bool(speed < SLOW),
+                )
+                for number, speed in enumerate(generator.permutation(speeds), 1)
+            )
+        )
+
+    return fleet
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Profile(
+                "half-speed", "stragglers compute at .5 of the others' speed, all links equal", _with_stragglers(0.5, 1)
+            ),
+            Profile(
+                "near-speed", "stragglers compute at .7 of the others' speed, all links equal", _with_stragglers(0.7, 1)
+            ),
+            Profile("slow-links", "stragglers compute alike and have links 4 times slower", _with_stragglers(1, 0.25)),
+            Profile("half-everything", "stragglers have half the speed and half the links", _with_stragglers(0.5, 0.5)),
+            Profile("mixed", "a tenth of the devices slow, a tenth fast, links equal", _mixed(1.0)),
+            Profile("mixed-slow-uplink", "as mixed, with uplinks 4 times slower", _mixed(0.25)),
+        )
+    }
+)
+"""All profiles, by name."""
+
+
+def table(fleet: Fleet) -> list[dict[str, float | str]]:
+    """A fleet as rows: devices that are alike share one, with their number."""
+    rows: dict[Device, int] = {}
+    for device in fleet.devices:
+        alike = replace(device, name="straggler" if device.straggler else "other")
+        rows[alike] = rows.get(alike, 0) + 1
+    return [
+        {
+            "device": device.name,
+            "number": number,
+            "GFLOP/s": device.flops_per_second / 1e9,
+            "up Mbit/s": device.upload_bytes_per_second * 8e-6,
+            "down Mbit/s": device.download_bytes_per_second * 8e-6,
+        }
+        for device, number in rows.items()
+    ]

@@ -1,0 +1,82 @@
+"""What is compared with what: every variant of a system beside its baselines, the first of which is full FedAvg."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from secagg.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from protocols.experiment import Aggregation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One system of a comparison.
+
+    Args:
+        label: What tables call it; also the name of its folder.
+        system: As in ``protocols.catalogue``.
+        aggregation: What joins the updates.
+        settings: Those that differ from the system's defaults.
+    """
+
+    label: str
+    system: str
+    aggregation: Aggregation
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+SUITES: Mapping[str, tuple[Variant, ...]] = MappingProxyType(
+    {
+        "clip": (
+            Variant(label="fedavg", system="fedavg", aggregation="uniform"),
+            Variant(label="clip", system="clip", aggregation="mask-indexed"),
+            Variant(label="clip-uniform", system="clip", aggregation="uniform"),
+            Variant(label="clip-uniform-compute", system="clip", aggregation="uniform", settings={"budget": "compute"}),
+            Variant(
+                label="clip-largest", system="clip", aggregation="mask-indexed", settings={"score": "largest-change"}
+            ),
+            Variant(label="clip-local", system="clip", aggregation="mask-indexed", settings={"statistic": "local"}),
+            Variant(label="clip-vote", system="clip", aggregation="mask-indexed", settings={"statistic": "vote"}),
+            Variant(label="random-dropout", system="random-dropout", aggregation="mask-indexed"),
+            Variant(label="ordered-dropout", system="ordered-dropout", aggregation="mask-indexed"),
+            Variant(label="fluid", system="fluid", aggregation="float"),
+            Variant(label="exclusion", system="exclusion", aggregation="uniform"),
+        ),
+        "ma-clamp": (
+            Variant(label="fedavg", system="fedavg", aggregation="uniform"),
+            Variant(label="ma-clamp", system="ma-clamp", aggregation="mask-indexed"),
+            Variant(label="clamp", system="clamp", aggregation="mask-indexed"),
+            Variant(label="clamp-diluted", system="clamp-diluted", aggregation="uniform"),
+            Variant(label="fedpmt", system="fedpmt", aggregation="mask-indexed"),
+            Variant(label="feddrop", system="feddrop", aggregation="mask-indexed"),
+            Variant(label="exclusion", system="exclusion", aggregation="uniform"),
+        ),
+    }
+)
+"""Name of the system in question to what it is compared with."""
+
+
+def suite(name: str, only: tuple[str, ...] | None = None) -> tuple[Variant, ...]:
+    """The variants of a comparison, the baseline first.
+
+    Args:
+        name: Of the suite.
+        only: Labels to compare besides the baseline; None for all.
+
+    Raises:
+        ParameterError: No such suite, or no such label in it.
+    """
+    if name not in SUITES:
+        raise ParameterError(f"nothing to compare {name!r} with; there are {', '.join(SUITES)}")
+    variants = SUITES[name]
+    unknown = set(only or ()) - {variant.label for variant in variants}
+    if unknown:
+        known = ", ".join(variant.label for variant in variants)
+        raise ParameterError(f"no variant {', '.join(sorted(unknown))}; there are {known}")
+    return tuple(one for one in variants if only is None or one is variants[0] or one.label in only)

@@ -1,0 +1,243 @@
+"""Every number of a comparison, against hand-made runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scipy import stats
+
+from protocols.comparison import Row, Spread, compare
+from protocols.results import ClientRound, LostRound, RoundResult, RunResult
+from protocols.simulation.clock import ClientTime
+from secagg.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# ---------------------------------------------------------------------------------- spread
+
+
+def test_a_single_number_has_no_spread() -> None:
+    assert Spread.of([0.5]) == Spread(mean=0.5, deviation=None, margin=None)
+
+
+def test_the_spread_of_three_numbers_is_that_of_the_textbook() -> None:
+    spread = Spread.of([1.0, 2.0, 6.0])
+    assert spread.mean == 3.0
+    assert spread.deviation == pytest.approx(7**0.5)  # ((-2)^2 + (-1)^2 + 3^2) / 2
+    assert spread.margin == pytest.approx(4.302652730 * (7 / 3) ** 0.5)  # t of two degrees of freedom at 97.5 %
+
+
+def test_the_margin_is_half_of_scipys_confidence_interval() -> None:
+    values = [0.91, 0.88, 0.93, 0.9, 0.87]
+    spread = Spread.of(iter(values))
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=spread.mean, scale=stats.sem(values))
+    assert (spread.mean - (spread.margin or 0), spread.mean + (spread.margin or 0)) == pytest.approx((low, high))
+
+
+def test_equal_numbers_have_no_margin() -> None:
+    assert Spread.of([0.25, 0.25]) == Spread(mean=0.25, deviation=0.0, margin=0.0)
+
+
+# ---------------------------------------------------------------------------------- rows
+
+
+def client(seconds: tuple[float, float, float, float], *, keep: float = 1.0, up: int = 100) -> ClientRound:
+    """A client's round from its seconds of download, computation, upload and secure aggregation."""
+    download, compute, upload, secure = seconds
+    return ClientRound(
+        keep=keep,
+        parameters=10,
+        flops=7,
+        download_bytes=10 * up,
+        upload_bytes=up,
+        seconds=ClientTime(download=download, compute=compute, upload=upload, secure=secure),
+        joules=40 * compute,
+    )
+
+
+def one_round(number: int, accuracy: float, clients: Mapping[str, ClientRound], **fields: Any) -> RoundResult:
+    """A round as long as its slowest client; all rounds of a run are equally long."""
+    seconds = max(one.seconds.total for one in clients.values())
+    defaults: dict[str, Any] = {
+        "number": number,
+        "accuracy": accuracy,
+        "finished_at": seconds * (number + 1),
+        "seconds": seconds,
+        "clients": clients,
+        "survivors": tuple(clients),
+        "withheld_share": 0.0,
+        "difference": None,
+        "verdict": "",
+    }
+    return RoundResult(**defaults | fields)
+
+
+def run(rounds: Sequence[RoundResult], *, system: str = "made up", stragglers: tuple[str, ...] = ("c",)) -> RunResult:
+    return RunResult(system=system, aggregator="float", stragglers=stragglers, rounds=tuple(rounds))
+
+
+FAST_A, FAST_B = client((1, 2, 1, 0)), client((1, 4, 1, 0))
+FULL = {"a": FAST_A, "b": FAST_B, "c": client((2, 8, 2, 0))}
+"""Totals 4, 6 and 12: a round of 12 seconds, of 6 without the straggler."""
+
+PRUNED = {"a": FAST_A, "b": FAST_B, "c": client((2, 4, 1, 1), keep=0.5, up=40)}
+"""Totals 4, 6 and 8."""
+
+BASELINE = {
+    0: run([one_round(0, 0.2, FULL), one_round(1, 0.6, FULL)], system="FedAvg"),
+    1: run([one_round(0, 0.4, FULL), one_round(1, 0.8, FULL)], system="FedAvg"),
+}
+SYSTEM = {
+    0: run([one_round(number, accuracy, PRUNED) for number, accuracy in enumerate((0.3, 0.5))], system="CLIP"),
+    1: run([one_round(number, accuracy, PRUNED) for number, accuracy in enumerate((0.7, 0.8))], system="CLIP"),
+}
+
+
+def rows(system: Mapping[int, RunResult] = SYSTEM, baseline: Mapping[int, RunResult] = BASELINE) -> tuple[Row, Row]:
+    first, second = compare({"fedavg": baseline, "clip": system})
+    return first, second
+
+
+def row(system: Mapping[int, RunResult] = SYSTEM, baseline: Mapping[int, RunResult] = BASELINE) -> Row:
+    return rows(system, baseline)[1]
+
+
+def test_rows_stand_in_the_order_given_with_the_systems_own_names() -> None:
+    baseline, system = rows()
+    assert (baseline.label, baseline.system, baseline.seeds) == ("fedavg", "FedAvg", (0, 1))
+    assert (system.label, system.system, system.seeds) == ("clip", "CLIP", (0, 1))
+
+
+def test_times_stand_beside_the_baselines_and_its_bound() -> None:
+    baseline, system = rows()
+    assert (baseline.round_seconds, baseline.speed_up, baseline.bound, baseline.above_bound) == (12, 0, 0.5, 1)
+    assert (system.round_seconds, system.bound) == (8, 0.5)
+    assert system.speed_up == pytest.approx(1 / 3)
+    assert system.above_bound == pytest.approx(1 / 3)  # 8 over 6 seconds
+
+
+def test_the_bound_is_the_baselines_and_not_the_systems_own() -> None:
+    quicker = {name: replace(one, seconds=ClientTime(download=0, compute=1, upload=0)) for name, one in PRUNED.items()}
+    found = row({seed: run([one_round(0, 0.5, quicker)]) for seed in (0, 1)})
+    assert found.bound == 0.5
+    assert found.above_bound == pytest.approx(1 / 6 - 1)
+
+
+def test_accuracies_are_paired_by_seed() -> None:
+    baseline, system = rows()
+    assert (baseline.accuracy.mean, baseline.accuracy.deviation) == pytest.approx((0.5, 0.02**0.5))
+    assert baseline.gain == Spread(mean=0, deviation=0, margin=0)
+    assert system.accuracy.mean == pytest.approx(0.575)
+    # 0.4 against 0.4 and 0.75 against 0.6: paired, they differ by 0 and 0.15.
+    assert system.gain.mean == pytest.approx(0.075)
+    assert system.gain.deviation == pytest.approx(0.15 / 2**0.5)
+
+
+def test_seeds_are_paired_in_whatever_order_they_stand() -> None:
+    turned = {seed: SYSTEM[seed] for seed in (1, 0)}
+    assert row(turned).gain.mean == pytest.approx(row().gain.mean)
+    assert row(turned).gain.deviation == pytest.approx(row().gain.deviation)
+
+
+def test_accuracy_in_time_is_read_when_the_first_system_of_the_seed_was_done() -> None:
+    # CLIP is done after 16 seconds; by then FedAvg had ended its first round only, at 12 seconds.
+    baseline, system = rows()
+    assert system.accuracy_in_time.mean == pytest.approx(0.575)
+    assert baseline.accuracy_in_time.mean == pytest.approx((0.2 + 0.4) / 2)
+
+
+def test_who_had_not_ended_a_round_by_then_has_no_accuracy_in_time() -> None:
+    short = {seed: run([replace(one_round(0, 0.5, PRUNED), finished_at=5.0)]) for seed in (0, 1)}
+    assert rows(short)[0].accuracy_in_time.mean == 0
+
+
+def test_the_time_of_the_slowest_client_is_broken_down_round_by_round() -> None:
+    assert row().seconds == {"download": 2, "compute": 4, "upload": 1, "secure": 1}
+    other = {"a": client((8, 1, 1, 0)), "b": FAST_B, "c": PRUNED["c"]}
+    assert row({seed: run([one_round(0, 0.5, other), one_round(1, 0.5, PRUNED)]) for seed in (0, 1)}).seconds == {
+        "download": 5,
+        "compute": 2.5,
+        "upload": 1,
+        "secure": 0.5,
+    }
+
+
+def test_bytes_and_energy_are_means_of_clients_and_sums_of_rounds() -> None:
+    found = row()
+    assert found.upload_bytes == 80
+    assert found.download_bytes == 800
+    assert found.straggler_upload_bytes == 40
+    assert found.keep == 0.5
+    assert found.joules == pytest.approx(40 * (2 + 4 + 4))
+    assert rows()[0].joules == pytest.approx(40 * (2 + 4 + 8))
+
+
+def test_slow_clients_in_time_are_counted_round_by_round() -> None:
+    # The median of a full round is 6 seconds, so in time is who took at most 1.2 * 1.5 * 6 = 10.8.
+    baseline, system = rows()
+    assert (baseline.inclusion, system.inclusion) == (0, 1)
+    half = run([one_round(0, 0.5, PRUNED), one_round(1, 0.5, FULL)])
+    assert row({0: half, 1: half}).inclusion == 0.5
+
+
+def test_every_seed_has_stragglers_of_its_own() -> None:
+    turned = {"a": FULL["c"], "b": FULL["b"], "c": FULL["a"]}
+    drawn = {
+        0: run([one_round(0, 0.5, FULL)], stragglers=("c",)),
+        1: run([one_round(0, 0.5, turned)], stragglers=("a",)),
+    }
+    assert row(drawn).inclusion == 0
+    assert row(drawn).bound == 0.5
+
+
+def test_without_stragglers_there_is_nothing_to_say_of_them() -> None:
+    alone = {seed: run([one_round(0, 0.5, {"a": FAST_A, "b": FAST_B})]) for seed in (0, 1)}
+    found = row(alone)
+    assert (found.keep, found.straggler_upload_bytes, found.inclusion) == (None, None, None)
+    assert found.upload_bytes == 100
+    nobody = {seed: replace(one, stragglers=()) for seed, one in SYSTEM.items()}
+    assert (row(nobody).keep, row(nobody).inclusion) == (None, None)
+
+
+def test_recovered_layers_are_a_mean_over_rounds_and_none_where_there_are_no_depths() -> None:
+    assert row().layers_recovered is None
+    rounds = [
+        one_round(number, 0.5, PRUNED, details={"layers recovered": layers}) for number, layers in enumerate((1.0, 2.0))
+    ]
+    assert row({0: run(rounds), 1: run(rounds[:1])}).layers_recovered == pytest.approx(4 / 3)
+
+
+def test_withheld_coordinates_lost_rounds_and_differences_are_told() -> None:
+    assert (row().withheld_share, row().lost_rounds, row().difference) == (0, 0, None)
+    first = run([one_round(0, 0.5, PRUNED, withheld_share=0.25, difference=0.0)])
+    second = run([one_round(0, 0.5, PRUNED, withheld_share=0.75, difference=0.125)])
+    lost = LostRound(number=1, reason="too few", seconds=20.0)
+    found = row({0: first, 1: replace(second, lost=(lost, lost))})
+    assert found.withheld_share == 0.5
+    assert found.difference == 0.125
+    assert found.lost_rounds == 2
+    assert found.round_seconds == pytest.approx((8 + (8 + 20 + 20) / 3) / 2)
+
+
+def test_a_row_becomes_json() -> None:
+    plain = json.loads(json.dumps(row().to_json()))
+    assert plain["accuracy"]["mean"] == pytest.approx(0.575)
+    assert plain["seeds"] == [0, 1]
+
+
+# ---------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 2), (0, 1, 2)])
+def test_runs_of_other_seeds_than_the_baselines_are_refused_by_their_label(seeds: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="clip ran with other seeds"):
+        compare({"fedavg": BASELINE, "clip": dict.fromkeys(seeds, SYSTEM[0])})
+
+
+def test_nothing_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare({})

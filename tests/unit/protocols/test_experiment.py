@@ -1,0 +1,415 @@
+"""Settings become a run: checked, typed, complete, and the same run again wherever it is stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from protocols import experiment
+from protocols.catalogue import SYSTEMS
+from protocols.clip import ClipSettings
+from protocols.experiment import Setup, federation_of, mode_of, settings_from, system_of
+from protocols.folder import RunFolder
+from protocols.ma_clamp import DepthSettings
+from protocols.simulation import calibration
+from protocols.simulation.calibration import Calibration
+from protocols.simulation.profiles import table
+from protocols.suites import SUITES, suite
+from protocols.training import Training
+from secagg.errors import InputError, ParameterError
+from secagg.params import Params
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _typeshed import DataclassInstance
+
+    from protocols.experiment import Aggregation
+    from protocols.federation import Checkpoint
+    from protocols.results import Outcome, RunResult
+    from secagg.params import Mode
+
+BASE = Setup(
+    system="fedavg",
+    dataset="digits-mlp",
+    aggregation="plain",
+    profile="half-everything",
+    clients=6,
+    rounds=2,
+    training={"steps": 1, "batch_size": 8},
+    params={"min_cohort": 2, "max_dropouts": 1},
+)
+
+SCENES: dict[str, dict[str, Any]] = {name: {"system": name} for name in SYSTEMS} | {
+    "clip with local scores": {"system": "clip", "settings": {"statistic": "local"}},
+    "clip with votes": {"system": "clip", "settings": {"statistic": "vote"}},
+    "fluid with thresholds": {"system": "fluid", "rounds": 5},
+    "a few participants": {"system": "feddrop", "participants": 5},
+    "floats": {"system": "ma-clamp", "aggregation": "float"},
+    "a convolutional network": {"system": "clip", "dataset": "digits"},
+}
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def setup(**changes: Any) -> Setup:
+    return replace(BASE, **changes)
+
+
+def run(one: Setup, folder: Path, instant: Calibration) -> RunResult:
+    return experiment.run(one, folder, calibration=instant)
+
+
+def end_of(one: Setup, folder: Path) -> Checkpoint:
+    found = RunFolder(folder, one.to_json()).checkpoint
+    assert found is not None
+    return found
+
+
+def same_model(one: Checkpoint, other: Checkpoint) -> bool:
+    return all(torch.equal(tensor, other.state[name]) for name, tensor in one.state.items())
+
+
+# ---------------------------------------------------------------------------------- settings from text
+
+
+@pytest.mark.parametrize(
+    ("defaults", "text", "typed"),
+    [
+        (
+            Training(),
+            {"steps": "3", "learning_rate": "0.5", "optimiser": "adam", "largest_gradient": "5"},
+            Training(steps=3, learning_rate=0.5, optimiser="adam", largest_gradient=5.0),
+        ),
+        (Training(largest_gradient=5.0), {"largest_gradient": "null"}, Training()),
+        (
+            Params(),
+            {"min_cohort": "4", "participation": "0.25", "weighting": "public", "neighbours": "6", "levels": "1024"},
+            Params(min_cohort=4, participation=0.25, weighting="public", neighbours=6, levels=1024),
+        ),
+        (
+            ClipSettings(),
+            {"statistic": "vote", "refresh_every": "2", "keep": "0.5", "budget": "compute"},
+            ClipSettings(statistic="vote", refresh_every=2, keep=0.5, budget="compute"),
+        ),
+        (
+            DepthSettings(),
+            {"depth": "2", "slow": "1.5", "jitter": "false", "patience": "1"},
+            DepthSettings(depth=2, slow=1.5, jitter=False, patience=1),
+        ),
+    ],
+)
+def test_text_becomes_what_the_field_is(
+    defaults: DataclassInstance, text: dict[str, str], typed: DataclassInstance
+) -> None:
+    found = settings_from(defaults, text)
+    assert found == typed
+    assert [type(value) for value in vars(found).values()] == [type(value) for value in vars(typed).values()]
+
+
+@pytest.mark.parametrize("defaults", [Training(), Params(value_range=2.0), ClipSettings(), DepthSettings()])
+def test_no_change_leaves_the_defaults_and_typed_values_stay(defaults: DataclassInstance) -> None:
+    assert settings_from(defaults, {}) == defaults
+    assert settings_from(defaults, vars(defaults)) == defaults
+
+
+@pytest.mark.parametrize(
+    ("defaults", "changes", "message"),
+    [
+        (Training(), {"stepps": 3}, "no setting stepps; there are steps, batch_size"),
+        (Params(), {"cohort": 3, "min_cohort": 2}, "no setting cohort; there are min_cohort"),
+        (ClipSettings(), {"depth": 1}, "no setting depth; there are .*statistic"),
+        (DepthSettings(), {"keep": 1}, "no setting keep; there are depth"),
+        (Training(), {"steps": "many"}, "steps"),
+        (Training(), {"steps": 0}, "steps"),
+        (Training(), {"optimiser": "newton"}, "optimiser"),
+        (Params(), {"min_cohort": "1"}, "min_cohort"),
+        (Params(), {"participation": "half"}, "participation"),
+        (ClipSettings(), {"statistic": "guess"}, "statistic"),
+        (ClipSettings(), {"share": "0.9"}, "share"),
+        (DepthSettings(), {"jitter": "perhaps"}, "jitter"),
+        (DepthSettings(), {"depth": "0"}, "depth"),
+        (DepthSettings(), {"depth": "2.5"}, "depth"),
+    ],
+)
+def test_unknown_names_and_wrong_values_are_refused_by_name(
+    defaults: DataclassInstance, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParameterError, match=message):
+        settings_from(defaults, changes)
+
+
+# ---------------------------------------------------------------------------------- setups
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"aggregation": "sum"}, "aggregation must be one of"),
+        ({"rounds": 0}, "rounds"),
+        ({"warm_up": -1}, "warm_up"),
+        ({"clients": 1}, "clients"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_a_setup_outside_its_domain_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        setup(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"system": "fedsgd"}, "no system is called 'fedsgd'; there are fedavg, clip"),
+        ({"dataset": "words"}, "dataset must be one of digits"),
+        ({"profile": "quick"}, "profile must be one of"),
+        ({"participants": 7}, "participants"),
+        ({"deadline": -1.0}, "deadline"),
+        ({"partition": "natural"}, "partition"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"training": {"speed": 1}}, "no setting speed"),
+        ({"params": {"min_cohort": "few"}}, "min_cohort"),
+        ({"system": "clip", "settings": {"depth": 1}}, "no setting depth"),
+        ({"settings": {"depth": 1}}, "fedavg has no settings, so not depth"),
+        ({"system": "exclusion", "settings": {"share": 0.1, "keep": 1}}, "exclusion has no settings, so not share, k"),
+        ({"aggregation": "mask-indexed"}, "fedavg aggregates uniform: change aggregation or mode"),
+        ({"mode": "mask-indexed"}, "fedavg aggregates uniform: change aggregation or mode"),
+        ({"system": "ma-clamp", "aggregation": "uniform"}, "ma-clamp aggregates mask-indexed: change aggregation"),
+        ({"system": "clamp-diluted", "aggregation": "mask-indexed"}, "clamp-diluted aggregates uniform"),
+        ({"system": "clip", "aggregation": "uniform", "mode": "mask-indexed"}, "clip aggregates mask-indexed or unif"),
+        ({"system": "fluid", "aggregation": "uniform"}, "fluid reads every update: set aggregation to float or plain"),
+        ({"system": "fluid", "aggregation": "mask-indexed"}, "fluid reads every update: set aggregation"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_setting_to_change(wrong: dict[str, Any], message: str) -> None:
+    one = setup(**wrong)
+    with pytest.raises(ParameterError, match=message):
+        system_of(one, federation_of(one))
+
+
+@pytest.mark.parametrize(
+    ("system", "aggregation", "mode", "found"),
+    [
+        ("clip", "plain", None, "mask-indexed"),
+        ("clip", "plain", "uniform", "uniform"),
+        ("clip", "float", "uniform", "uniform"),
+        ("clip", "uniform", None, "uniform"),
+        ("clip", "mask-indexed", "mask-indexed", "mask-indexed"),
+        ("fedavg", "float", None, "uniform"),
+        ("ma-clamp", "plain", None, "mask-indexed"),
+    ],
+)
+def test_the_mode_is_that_of_the_aggregation_or_the_systems_own(
+    system: str, aggregation: Aggregation, mode: Any, found: str
+) -> None:
+    assert mode_of(setup(system=system, aggregation=aggregation, mode=mode)) == found
+
+
+def test_a_setup_becomes_json_with_its_device_table() -> None:
+    one = setup(system="clip", settings={"statistic": "local"}, profile="mixed", seed=4)
+    plain = json.loads(json.dumps(one.to_json()))
+    assert plain["settings"] == {"statistic": "local"}
+    assert plain["devices"] == table(one.fleet())
+    assert sum(row["number"] for row in plain["devices"]) == one.clients
+
+
+def test_the_seed_draws_the_fleet_the_model_and_the_data() -> None:
+    one, same, other = (federation_of(setup(profile="mixed", seed=seed)) for seed in (1, 1, 2))
+    assert one.fleet == same.fleet != other.fleet
+    assert same_model(one.start(), same.start())
+    assert not same_model(one.start(), other.start())
+    name = one.fleet.names[0]
+    assert torch.equal(one.examples[name].inputs, same.examples[name].inputs)
+    assert not torch.equal(one.examples[name].labels[:20], other.examples[name].labels[:20])
+
+
+def test_systems_that_are_compared_start_from_one_model_and_one_division() -> None:
+    fedavg, clip = federation_of(setup()), federation_of(setup(system="clip", aggregation="mask-indexed", rounds=9))
+    assert same_model(fedavg.start(), clip.start())
+    assert all(torch.equal(own.inputs, clip.examples[name].inputs) for name, own in fedavg.examples.items())
+
+
+def test_a_task_brings_its_own_training_and_settings_change_it() -> None:
+    own = federation_of(setup(training={}))
+    assert (own.training.optimiser, own.watts) == ("adam", 40.0)
+    assert federation_of(setup(training={"steps": "7"})).training == replace(own.training, steps=7)
+
+
+def test_data_that_lie_in_no_folder_are_asked_for() -> None:
+    with pytest.raises(ParameterError, match="data-dir"):
+        federation_of(setup(dataset="mnist"))
+
+
+def test_data_that_are_not_in_their_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mnist"):
+        federation_of(setup(dataset="mnist"), experiment.Place(data=tmp_path))
+
+
+# ---------------------------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_system_runs_by_its_name_and_goes_on_where_it_was_stopped(
+    tmp_path: Path, instant: Calibration, scene: str
+) -> None:
+    one = setup(**SCENES[scene])
+    whole = run(one, tmp_path / "whole", instant)
+    assert [outcome.number for outcome in whole.rounds] == list(range(one.rounds))
+    stop = one.rounds - 2
+
+    def told(_: str, outcome: Outcome) -> None:
+        if outcome.number == stop:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        experiment.run(one, tmp_path / "parts", calibration=instant, on_round=told)
+    assert run(one, tmp_path / "parts", instant) == whole
+    assert same_model(end_of(one, tmp_path / "parts"), end_of(one, tmp_path / "whole"))
+
+
+def test_the_scenes_are_what_they_are_called(tmp_path: Path, instant: Calibration) -> None:
+    fluid = run(setup(**SCENES["fluid with thresholds"]), tmp_path / "fluid", instant)
+    assert "invariant units" in fluid.rounds[-1].details
+    vote = run(setup(**SCENES["clip with votes"]), tmp_path / "vote", instant)
+    assert max(one.keep for one in vote.of_stragglers()[1:]) < 1
+    few = run(setup(**SCENES["a few participants"]), tmp_path / "few", instant)
+    assert {len(one.clients) for one in few.rounds} == {5}
+    exclusion = run(setup(system="exclusion"), tmp_path / "exclusion", instant)
+    assert exclusion.of_stragglers() == ()
+
+
+@pytest.mark.parametrize(
+    ("system", "aggregation"),
+    [("fedavg", "uniform"), ("clip", "uniform"), ("clip", "mask-indexed"), ("ma-clamp", "mask-indexed")],
+)
+def test_encryption_changes_nothing_of_the_model(
+    tmp_path: Path, instant: Calibration, system: str, aggregation: Mode
+) -> None:
+    settings = {"patience": 1} if system == "ma-clamp" else {}
+    hidden = setup(system=system, settings=settings, aggregation=aggregation, check=True, rounds=3)
+    clear = replace(hidden, aggregation="plain", mode=aggregation, check=False)
+    result, plain = run(hidden, tmp_path / "hidden", instant), run(clear, tmp_path / "clear", instant)
+    assert result.difference == 0
+    assert plain.difference is None
+    assert [one.accuracy for one in result.rounds] == [one.accuracy for one in plain.rounds]
+    assert same_model(end_of(hidden, tmp_path / "hidden"), end_of(clear, tmp_path / "clear"))
+
+
+def test_a_run_leaves_the_number_of_threads_as_it_was(tmp_path: Path, instant: Calibration) -> None:
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        experiment.run(
+            setup(warm_up=1, rounds=1),
+            tmp_path,
+            calibration=instant,
+            on_round=lambda *_: seen.append(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
+
+
+# ---------------------------------------------------------------------------------- warm-up
+
+
+def told_by(one: Setup, folder: Path, instant: Calibration, **kwargs: Any) -> list[str]:
+    """What each round that was played called itself."""
+    names: list[str] = []
+    experiment.run(one, folder, calibration=instant, on_round=lambda name, _: names.append(name), **kwargs)
+    return names
+
+
+def test_a_warm_up_is_shared_and_trained_once(tmp_path: Path, instant: Calibration) -> None:
+    shared, warm = {"warm_up_folder": tmp_path / "warm"}, {"warm_up": 2, "rounds": 1}
+    first = told_by(setup(**warm), tmp_path / "fedavg", instant, **shared)
+    assert first == ["warm-up", "warm-up", "FedAvg plain"]
+    second = setup(system="ma-clamp", settings={"depth": 2}, deadline=1e6, check=True, **warm)
+    assert told_by(second, tmp_path / "ma-clamp", instant, **shared) == ["MA-CLAMP plain"]
+
+
+def test_a_run_begins_where_its_warm_up_ended(tmp_path: Path, instant: Calibration) -> None:
+    one = setup(system="fedpmt", settings={"depth": 1}, warm_up=2, rounds=1)
+    result = run(one, tmp_path / "warm", instant)
+    assert [outcome.number for outcome in result.rounds] == [2]
+    fedavg = setup(rounds=2, mode="uniform")
+    whole = run(fedavg, tmp_path / "cold", instant)
+    before, after = end_of(fedavg, tmp_path / "cold"), end_of(one, tmp_path / "warm")
+    assert result.rounds[0].finished_at == pytest.approx(whole.rounds[-1].finished_at + result.rounds[0].seconds)
+    frozen = [name for name in before.state if not name.startswith("fc5")]
+    assert len(frozen) == 8
+    assert all(torch.equal(before.state[name], after.state[name]) for name in frozen)
+
+
+def test_a_warm_up_does_not_withhold_what_the_system_would(tmp_path: Path, instant: Calibration) -> None:
+    one = setup(system="ma-clamp", params={"min_cohort": 2, "participation": 0.75}, warm_up=1, rounds=1)
+    run(one, tmp_path / "one", instant)
+    other = replace(one, params={"min_cohort": 2, "participation": 0.5})
+    assert told_by(other, tmp_path / "two", instant, warm_up_folder=tmp_path / "one" / "warm-up") == ["MA-CLAMP plain"]
+
+
+def test_a_longer_warm_up_goes_on_and_a_shorter_one_is_refused(tmp_path: Path, instant: Calibration) -> None:
+    shared = {"warm_up_folder": tmp_path / "warm"}
+    assert told_by(setup(warm_up=1, rounds=1), tmp_path / "one", instant, **shared)[:1] == ["warm-up"]
+    assert told_by(setup(warm_up=2, rounds=1), tmp_path / "two", instant, **shared) == ["warm-up", "FedAvg plain"]
+    with pytest.raises(ParameterError, match="warm holds a longer warm-up: choose another --out"):
+        told_by(setup(warm_up=1, rounds=1), tmp_path / "three", instant, **shared)
+
+
+# ---------------------------------------------------------------------------------- calibration
+
+
+@pytest.mark.parametrize("participants", [None, 4])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_what_is_calibrated_before_is_all_that_a_run_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, participants: int | None
+) -> None:
+    monkeypatch.setattr(calibration, "LENGTHS", (8, 64))
+    monkeypatch.setattr(calibration, "SESSIONS", 1)
+    one, known = setup(system=system, participants=participants, rounds=1), Calibration()
+    experiment.calibrate(one, known)
+    measured = known.times
+    assert len(measured) == 1
+    experiment.run(one, tmp_path, calibration=known)
+    assert known.times == measured
+
+
+def test_floats_have_nothing_to_calibrate() -> None:
+    known = Calibration()
+    experiment.calibrate(setup(aggregation="float"), known)
+    assert known.times == ()
+
+
+# ---------------------------------------------------------------------------------- suites
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_variant_of_a_suite_can_be_built_after_full_fedavg(name: str) -> None:
+    variants, federation = suite(name), federation_of(BASE)
+    assert variants[0].system == "fedavg"
+    assert len({variant.label for variant in variants}) == len(variants)
+    for variant in variants:
+        one = setup(system=variant.system, settings=variant.settings, aggregation=variant.aggregation)
+        system = system_of(one, federation)
+        assert system.aggregator.name == variant.aggregation
+
+
+def test_a_suite_can_be_narrowed_and_keeps_its_baseline() -> None:
+    assert [one.label for one in suite("ma-clamp", ("clamp",))] == ["fedavg", "clamp"]
+    assert [one.label for one in suite("clip", ())] == ["fedavg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "message"),
+    [("fedavg", None, "nothing to compare 'fedavg' with"), ("clip", ("clamp", "clip"), "no variant clamp; there are")],
+)
+def test_what_no_suite_has_is_refused_with_what_there_is(name: str, only: tuple[str, ...] | None, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        suite(name, only)

@@ -1,0 +1,324 @@
+"""A run that stops anywhere goes on as if it had not, and no folder is taken for that of another run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from protocols import experiment
+from protocols.experiment import Setup
+from protocols.federation import Checkpoint
+from protocols.folder import CHECKPOINT, ROUNDS, SETUP, RunFolder
+from protocols.results import ClientRound, LostRound, RoundResult
+from protocols.simulation.clock import ClientTime
+from secagg.errors import InputError, ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from protocols.results import Outcome, RunResult
+
+ROUND_COUNT = 4
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+# ---------------------------------------------------------------------------------- hand-made rounds
+
+PLAN = {"system": "made up", "clients": 3, "training": {"steps": 2}, "rounds": 4}
+
+
+def played(number: int) -> RoundResult:
+    client = ClientRound(
+        keep=0.5,
+        parameters=10,
+        flops=7,
+        download_bytes=40,
+        upload_bytes=20,
+        seconds=ClientTime(download=0.1, compute=1 / 3, upload=0.2, secure=1e-9),
+        joules=2.5,
+        late=number == 1,
+    )
+    return RoundResult(
+        number=number,
+        accuracy=1 / 7,
+        finished_at=2.0 * number,
+        seconds=2.0,
+        clients={"a": client, "b": client},
+        survivors=("a", "b"),
+        withheld_share=0.0,
+        difference=None if number else 0.0,
+        verdict='nobody learned "anything", not even ε',
+        validation=0.25,
+        details={"mean depth": 2.5},
+    )
+
+
+def lost(number: int) -> LostRound:
+    return LostRound(number=number, reason="2 clients sent their input < 3", seconds=9.5)
+
+
+def checkpoint(number: int) -> Checkpoint:
+    state = {"weight": torch.full((3, 2), number / 3), "mean": torch.tensor([0.5], dtype=torch.float64)}
+    memory = {"depths": {"a": {"depth": number + 1}}, "scores": [torch.arange(3)], "last": None}
+    return Checkpoint(number, state, {"weight": torch.zeros(3, 2)} if number else None, 2.0 * number, memory)
+
+
+def filled(path: Path, outcomes: int = 3) -> RunFolder:
+    folder = RunFolder(path, PLAN)
+    for number in range(outcomes):
+        folder.add(lost(number) if number == 1 else played(number), checkpoint(number + 1))
+    return folder
+
+
+def test_a_new_folder_is_made_with_its_parents_and_is_empty(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "one", PLAN)
+    assert (folder.outcomes, folder.checkpoint) == ((), None)
+    assert json.loads((tmp_path / "runs" / "one" / SETUP).read_text(encoding="utf-8")) == PLAN
+
+
+def test_rounds_come_back_as_they_were_the_lost_ones_too(tmp_path: Path) -> None:
+    outcomes = filled(tmp_path).outcomes
+    assert outcomes == (played(0), lost(1), played(2))
+    assert RunFolder(tmp_path, PLAN).outcomes == outcomes
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    filled(tmp_path)
+    found, wanted = RunFolder(tmp_path, PLAN).checkpoint, checkpoint(3)
+    assert found is not None
+    assert (found.number, found.seconds) == (3, 6.0)
+    for name, tensor in wanted.state.items():
+        assert torch.equal(found.state[name], tensor)
+        assert found.state[name].dtype == tensor.dtype
+    assert found.memory["depths"] == {"a": {"depth": 4}}
+    assert torch.equal(found.memory["scores"][0], torch.arange(3))
+
+
+def test_a_line_beyond_the_checkpoint_is_dropped_from_the_file_too(tmp_path: Path) -> None:
+    filled(tmp_path)
+    torch.save(vars(checkpoint(2)), tmp_path / CHECKPOINT)
+    folder = RunFolder(tmp_path, PLAN)
+    assert folder.outcomes == (played(0), lost(1))
+    folder.add(lost(2), checkpoint(3))
+    assert RunFolder(tmp_path, PLAN).outcomes == (played(0), lost(1), lost(2))
+
+
+@pytest.mark.parametrize("cut", [1, 8, 200])
+def test_a_half_written_line_is_dropped(tmp_path: Path, cut: int) -> None:
+    filled(tmp_path)
+    text = (tmp_path / ROUNDS).read_text(encoding="utf-8")
+    (tmp_path / ROUNDS).write_text(text + text[:cut], encoding="utf-8")
+    assert RunFolder(tmp_path, PLAN).outcomes == (played(0), lost(1), played(2))
+    assert (tmp_path / ROUNDS).read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("left", [(), (0, 2), (0, 1)])
+def test_a_missing_round_is_refused_and_not_played_under_another_number(tmp_path: Path, left: tuple[int, ...]) -> None:
+    filled(tmp_path)
+    lines = (tmp_path / ROUNDS).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / ROUNDS).write_text("".join(lines[number] for number in left), encoding="utf-8")
+    with pytest.raises(InputError, match=f"{ROUNDS} is damaged"):
+        RunFolder(tmp_path, PLAN)
+
+
+def test_a_checkpoint_without_its_rounds_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / ROUNDS).unlink()
+    with pytest.raises(InputError, match=f"{ROUNDS} is damaged"):
+        RunFolder(tmp_path, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"clients": 4}, "another clients:"),
+        ({"training": {"steps": 3}}, "another training:"),
+        ({"training": {"steps": 3}, "clients": 5, "rounds": 9}, "another clients, training:"),
+        ({"alpha": 0.5}, "another alpha:"),
+    ],
+)
+def test_another_run_is_refused_by_the_settings_that_differ(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    filled(tmp_path)
+    with pytest.raises(ParameterError, match=named):
+        RunFolder(tmp_path, {**PLAN, **change})
+    assert json.loads((tmp_path / SETUP).read_text(encoding="utf-8")) == PLAN
+    assert len(RunFolder(tmp_path, PLAN).outcomes) == 3
+
+
+def test_a_setting_that_is_gone_is_another_run_too(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with pytest.raises(ParameterError, match="another clients"):
+        RunFolder(tmp_path, {name: value for name, value in PLAN.items() if name != "clients"})
+
+
+def test_more_rounds_are_the_same_run_and_are_written_down(tmp_path: Path) -> None:
+    filled(tmp_path)
+    assert len(RunFolder(tmp_path, {**PLAN, "rounds": 30}).outcomes) == 3
+    assert json.loads((tmp_path / SETUP).read_text(encoding="utf-8"))["rounds"] == 30
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"system": "made up"', "\x00\x01"])
+def test_a_damaged_setup_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    filled(tmp_path)
+    (tmp_path / SETUP).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=f"{SETUP} is damaged: remove the folder, or choose another --out"):
+        RunFolder(tmp_path, PLAN)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_short,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no checkpoint"),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save({"number": 3}, path),
+        lambda path: torch.save({"number": 3, "object": object()}, path),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    filled(tmp_path)
+    damage(tmp_path / CHECKPOINT)
+    with pytest.raises(InputError, match=f"{CHECKPOINT} is damaged: remove the folder, or choose another --out"):
+        RunFolder(tmp_path, PLAN)
+
+
+def test_a_place_that_is_no_folder_is_refused_as_the_option_that_named_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ParameterError, match=r"--out .*file"):
+        RunFolder(tmp_path / "file" / "below", PLAN)
+
+
+# ---------------------------------------------------------------------------------- interrupted runs
+
+SETUP_OF_RUN = Setup(
+    system="ma-clamp",
+    settings={"patience": 1, "depth": 2},
+    dataset="digits-mlp",
+    aggregation="float",
+    profile="half-everything",
+    clients=4,
+    rounds=ROUND_COUNT,
+    training={"steps": 1, "batch_size": 8},
+)
+"""In floating point, so that no measured time comes in."""
+
+
+def run(folder: Path, *, rounds: int = ROUND_COUNT, stop_after: int | None = None) -> tuple[RunResult, list[int]]:
+    """The result and the numbers of the rounds that were played; stops after one of them if asked to."""
+    numbers: list[int] = []
+
+    def told(_: str, outcome: Outcome) -> None:
+        numbers.append(outcome.number)
+        if outcome.number == stop_after:
+            raise StoppedError
+
+    return experiment.run(replace(SETUP_OF_RUN, rounds=rounds), folder, on_round=told), numbers
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    found = RunFolder(folder, json.loads((folder / SETUP).read_text(encoding="utf-8"))).checkpoint
+    assert found is not None
+    return {name: tensor.numpy().tobytes() for name, tensor in found.state.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder)[0]
+
+
+def stop_after_the_round(folder: Path, stop: int) -> int:
+    with pytest.raises(StoppedError):
+        run(folder, stop_after=stop)
+    return stop + 1
+
+
+def stop_between_line_and_checkpoint(folder: Path, stop: int) -> int:
+    with pytest.MonkeyPatch.context() as patched:
+        save, saved = torch.save, iter(range(ROUND_COUNT))
+
+        def failing(fields: Any, path: Path) -> None:
+            if next(saved) == stop:
+                raise StoppedError
+            save(fields, path)
+
+        patched.setattr(torch, "save", failing)
+        with pytest.raises(StoppedError):
+            run(folder)
+    return stop
+
+
+def stop_in_the_line(folder: Path, stop: int) -> int:
+    stop_between_line_and_checkpoint(folder, stop)
+    path = folder / ROUNDS
+    path.write_bytes(path.read_bytes()[:-100])
+    return stop
+
+
+def stop_before_the_checkpoint_is_in_place(folder: Path, stop: int) -> int:
+    stop_between_line_and_checkpoint(folder, stop)
+    (folder / (CHECKPOINT + ".new")).write_bytes(b"half a checkpoint")
+    return stop
+
+
+@pytest.mark.parametrize("stop", [0, 2])
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        stop_after_the_round,
+        stop_between_line_and_checkpoint,
+        stop_in_the_line,
+        stop_before_the_checkpoint_is_in_place,
+    ],
+)
+def test_an_interrupted_run_goes_on_and_ends_where_the_uninterrupted_one_does(
+    tmp_path: Path, whole: tuple[Path, RunResult], interrupt: Callable[[Path, int], int], stop: int
+) -> None:
+    kept = interrupt(tmp_path, stop)
+    result, numbers = run(tmp_path)
+    assert numbers == list(range(kept, ROUND_COUNT))
+    assert result == whole[1]
+    assert bits(tmp_path) == bits(whole[0])
+
+
+def test_a_run_that_is_done_plays_nothing_again(whole: tuple[Path, RunResult]) -> None:
+    result, numbers = run(whole[0])
+    assert numbers == []
+    assert result == whole[1]
+
+
+def test_more_rounds_extend_a_run_as_if_they_had_been_asked_for_at_once(
+    tmp_path: Path, whole: tuple[Path, RunResult]
+) -> None:
+    run(tmp_path, rounds=2)
+    result, numbers = run(tmp_path)
+    assert numbers == [2, 3]
+    assert result == whole[1]
+    assert bits(tmp_path) == bits(whole[0])
+
+
+def test_fewer_rounds_are_the_first_of_those_that_are_there(tmp_path: Path, whole: tuple[Path, RunResult]) -> None:
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    result, numbers = run(tmp_path, rounds=2)
+    assert numbers == []
+    assert result.rounds == whole[1].rounds[:2]
+    assert run(tmp_path)[1] == []
+
+
+def test_depths_differ_in_the_run_so_that_a_memory_that_is_lost_would_show(whole: tuple[Path, RunResult]) -> None:
+    assert len({one.details["mean depth"] for one in whole[1].rounds}) > 1
