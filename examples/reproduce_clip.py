@@ -33,12 +33,13 @@ def reproduce() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/clip"))
     parser.add_argument("--jobs", default="1", help="runs at once")
     parser.add_argument("--quick", action="store_true", help="digits only")
-    parser.add_argument("--only", nargs="*", default=[], help="data sets or profiles, for instance: mnist slow-links")
+    parser.add_argument("--only", nargs="*", default=[], help="a data set, a profile or both: mnist slow-links")
     arguments = parser.parse_args()
 
-    for dataset, profile, variants, lengths in QUICK if arguments.quick else COMPARISONS:
-        if not set(arguments.only) <= {dataset, profile}:
-            continue
+    comparisons = [one for one in (QUICK if arguments.quick else COMPARISONS) if set(arguments.only) <= set(one[:2])]
+    if not comparisons:
+        parser.error(f"--only {' '.join(arguments.only)}: no comparison is of all of these")
+    for dataset, profile, variants, lengths in comparisons:
         command = (
             f"compare clip --dataset {dataset} --profile {profile} --plain --training precision=bfloat16 {lengths}"
         )

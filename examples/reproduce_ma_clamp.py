@@ -32,13 +32,14 @@ def reproduce() -> None:
     # Two of ten may drop out; three remain in every sum over a layer that five have trained (a participation of .5).
     FLEET = "--clients 50 --participants 10 --warm-up 0 --plain --params min_cohort=3 --params max_dropouts=2"
 
-    for name, what in (QUICK if arguments.quick else COMPARISONS).items():
-        if arguments.only and name not in arguments.only:
-            continue
+    comparisons = QUICK if arguments.quick else COMPARISONS
+    if unknown := set(arguments.only) - set(comparisons):
+        parser.error(f"--only {' '.join(sorted(unknown))}: there are {', '.join(comparisons)}")
+    for name in arguments.only or comparisons:
         options = ["--jobs", arguments.jobs, "--out", str(arguments.out / name)]
         if arguments.data_dir:
             options += ["--data-dir", arguments.data_dir]
-        if code := main([*f"compare ma-clamp {FLEET} {what}".split(), *options]):
+        if code := main([*f"compare ma-clamp {FLEET} {comparisons[name]}".split(), *options]):
             raise SystemExit(code)
 
 

@@ -19,7 +19,7 @@ import torch
 from secagg import aggregate, counts, declaration, encoding
 from secagg.declaration import Declaration
 from secagg.driver import Stage
-from secagg.errors import InputError, TooFewClientsError, UnknownClientError, WeightError
+from secagg.errors import InputError, NotFiniteError, TooFewClientsError, UnknownClientError, WeightError
 from secagg.ledger import Ledger
 from secagg.messages import Participant
 from secagg.params import Params
@@ -220,6 +220,8 @@ class FloatMean(Aggregator):
             own = declaration.expand(self.layout, _declared(masks, client))
             share = 1.0 if weights is None else weights[client]
             values = np.concatenate([np.ravel(arrays[tensor.name]) for tensor in self.layout.tensors])
+            if not np.isfinite(values[own]).all():
+                raise NotFiniteError(f"client {client}: an update that is not finite", culprits=[client])
             total += np.where(own, values.astype(np.float64) * share, 0.0)
             weight += share if self.mode == "uniform" else own * share
             sent[client] = FLOAT_BYTES * (self.layout.size if self.mode == "uniform" else int(own.sum()))
@@ -296,7 +298,10 @@ class FixedPoint(_OnIntegers):
         integers, sent = np.zeros(plan.length, np.int64), dict.fromkeys(alive, 0)
         for client in alive:
             arrays, own = structure.arrays(updates[client], client), self._own(masks, client)
-            encoding.check_update(self.layout, self.params, arrays, own)
+            try:
+                encoding.check_update(self.layout, self.params, arrays, own)
+            except InputError as error:
+                raise type(error)(f"client {client}: {error}", culprits=[client]) from None
             weight = None if weights is None else self._weight(weights[client])
             encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight)
             integers[plan.places(ids[client])] += encoded

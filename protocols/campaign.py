@@ -7,6 +7,7 @@ be stopped at any time and called again.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from protocols import experiment
-from protocols.folder import RunFolder
+from protocols.folder import RunFolder, make_folder
 from protocols.results import RoundResult
 from protocols.simulation.calibration import Calibration
 from secagg.errors import ParameterError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from protocols.comparison import Runs
     from protocols.experiment import Place, Setup
-    from protocols.results import Outcome, RunResult
+    from protocols.results import Begin, Outcome, RunResult
     from protocols.suites import Variant
 
 CALIBRATION = "calibration.json"
@@ -40,7 +41,7 @@ class Campaign:
     """What to run.
 
     Args:
-        base: What all runs have in common; its system, settings, aggregation and seed are ignored.
+        base: What all runs have in common; its system, settings, aggregation, mode and seed are ignored.
         variants: The systems, the baseline first.
         seeds: One run of every system for each.
         encrypted: False runs the same sums in the clear, which give the same models. They are charged the time of the
@@ -109,12 +110,14 @@ def run(
     Raises:
         SecAggError: A setting, a file or a round that is at fault.
     """
+    if jobs < 1:
+        raise ParameterError(f"jobs must be at least 1, not {jobs}")
     calibration = Calibration.load(out / CALIBRATION)
     todo = [
         _Job(
             label=variant.label,
             setup=campaign.setup(variant, seed),
-            folder=out / variant.label / f"seed-{seed}",
+            folder=_folder(out, variant, seed),
             warm_up=_warm_up_folder(out, seed),
             place=place,
             calibration=calibration,
@@ -124,6 +127,7 @@ def run(
     ]
     for job in todo:
         experiment.calibrate(job.setup, calibration)
+    make_folder(out)
     calibration.save(out / CALIBRATION)
     with _workers(jobs, on_round) as each:
         first = {job.setup.seed: job for job in todo}  # variants of a seed share its warm-up: made before any of them
@@ -136,15 +140,24 @@ def run(
     return runs
 
 
-def begins(campaign: Campaign, out: Path) -> dict[int, tuple[float, float]]:
-    """Seed to where its warm-up ended: simulated seconds and test accuracy; empty without a warm-up."""
+def resolved(campaign: Campaign, out: Path) -> dict[str, Any]:
+    """All that decided the first run of the baseline, in a folder where the campaign ran (``experiment.resolved``)."""
+    setup = RunFolder.as_it_stands(_folder(out, campaign.variants[0], campaign.seeds[0])).setup
+    return setup | {"rounds": campaign.base.rounds}
+
+
+def begins(campaign: Campaign, out: Path) -> dict[int, Begin]:
+    """Seed to where its warm-up ended, in a folder where the campaign ran; empty without a warm-up."""
     found = {}
     for seed in campaign.seeds if campaign.base.warm_up else ():
-        setup = experiment.warm_up_setup(campaign.setup(campaign.variants[0], seed))
-        outcomes = RunFolder(_warm_up_folder(out, seed), setup.to_json()).outcomes
+        outcomes = RunFolder.as_it_stands(_warm_up_folder(out, seed)).outcomes
         last = next(one for one in reversed(outcomes) if isinstance(one, RoundResult))
         found[seed] = (last.finished_at, last.accuracy)
     return found
+
+
+def _folder(out: Path, variant: Variant, seed: int) -> Path:
+    return out / variant.label / f"seed-{seed}"
 
 
 def _warm_up_folder(out: Path, seed: int) -> Path:
@@ -174,20 +187,27 @@ def _run(job: _Job, tell: Tell) -> RunResult:
 
 @contextmanager
 def _workers(jobs: int, on_round: Tell) -> Iterator[Callable[[Callable[..., Any], list[_Job]], list[Any]]]:
-    """A way to do a list of jobs, in this process or in several; rounds are told here as they end."""
-    if jobs < 1:
-        raise ParameterError(f"jobs must be at least 1, not {jobs}")
+    """A way to do a list of jobs, in this process or in several; rounds are told here as they end.
+
+    Whatever ends it ends the other processes too: every finished round is on disk.
+    """
     if jobs == 1:
         yield lambda work, todo: [work(job, on_round) for job in todo]
         return
     spawning = multiprocessing.get_context("spawn")
-    with spawning.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=spawning) as pool:
-        told = manager.Queue()
+    # An interrupt reaches every process of a terminal, but only this one is to act on it.
+    deaf: dict[str, Any] = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    with spawning.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=spawning, **deaf) as pool:
+        told, others = manager.Queue(), set(multiprocessing.active_children())
         failed: list[Exception] = []
         listener = threading.Thread(target=_listen, args=(told, on_round, failed), daemon=True)
         listener.start()
         try:
             yield lambda work, todo: list(pool.map(work, todo, [_Teller(told)] * len(todo)))
+        except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
             told.put(None)

@@ -12,14 +12,14 @@ chooses its units without a look at the global model: the server learns the mask
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, final, get_args
 
 import torch
 
-from protocols.measuring import SILENCE, Talk
+from protocols.measuring import Talk
+from protocols.randomness import session_seed
 from protocols.round import Stage
 from protocols.submodels import SubmodelSettings, SubmodelSystem
 from protocols.vote import VoteThresholds, vote, voted_mask
@@ -61,11 +61,14 @@ class ClipSettings(SubmodelSettings):
             ``pruning.largest_relative_change``.
         refresh_every: With ``"local"``, a straggler trains the whole model every so many rounds, since a unit that is
             dropped has no change of its own to be scored by.
+        vote_start: With ``"vote"``, the threshold of every unit group in the first vote; votes move it to where it
+            separates.
     """
 
     statistic: Statistic = "global"
     score: ScoreName = "norm"
     refresh_every: int = 5
+    vote_start: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +78,7 @@ class ClipSettings(SubmodelSettings):
             raise ParameterError(f"score must be one of {tuple(SCORES)}, not {self.score!r}")
         if self.refresh_every < 1:
             raise ParameterError("refresh_every must be at least 1")
+        VoteThresholds(start=self.vote_start)
 
 
 @final
@@ -89,6 +93,8 @@ class Clip(SubmodelSystem):
         calibration: As ``System``.
     """
 
+    settings: ClipSettings
+
     def __init__(
         self,
         federation: Federation,
@@ -98,18 +104,20 @@ class Clip(SubmodelSystem):
         twin: Aggregator | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        self.settings = settings or ClipSettings()
-        self.scores: dict[Client, NDArray[np.float64]] = {}
-        self._counts: NDArray[np.int64] | None = None
-        self._thresholds: dict[str, float] = {}
+        settings = settings or ClipSettings()
         super().__init__(
             federation,
             aggregator,
-            self.settings,
+            settings,
             twin=twin,
             calibration=calibration,
-            fetches_parts=self.settings.statistic != "global",
+            fetches_parts=settings.statistic != "global",
         )
+        # Units are chosen by what is public, but how many, where a device solves for it, says something of the device.
+        self._public = Provenance.DEVICE if settings.keep is None else Provenance.PUBLIC
+        self.scores: dict[Client, NDArray[np.float64]] = {}
+        self._counts: NDArray[np.int64] | None = None
+        self._thresholds: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -137,30 +145,33 @@ class Clip(SubmodelSystem):
         return SCORES[self.settings.score](self.federation.units, before, after)
 
     def confer(self, context: RoundContext, work: Mapping[Client, Work]) -> Talk:
-        """With the vote, those who trained the whole model vote on the units; otherwise nothing is said."""
+        """With the vote, those who trained the whole model vote on the units."""
+        before = super().confer(context, work)
         if self.settings.statistic != "vote":
-            return SILENCE
-        layout, rules = self.federation.units.layout, VoteThresholds(start=_VOTE_START)
+            return before
+        layout, rules = self.federation.units.layout, VoteThresholds(start=self.settings.vote_start)
         thresholds = self._thresholds or rules.initial(layout)
         bits = {
             client: invariant_units(layout, self.score(one.start, one.model.state_dict()), thresholds)
             for client, one in work.items()
             if client not in self.keep
         }
+        ballots = [(str(client), own.tobytes()) for client, own in bits.items()]
         held = vote(
             layout,
             bits,
             params=self.aggregator.params,
-            seed=hashlib.sha256(f"vote, seed {self.federation.seed}, round {context.number}".encode()).digest(),
+            seed=session_seed(self.federation.seed, "vote", context.number, ballots),
             encrypted=self.aggregator.encrypted,
         )
         self._counts = held.tally.counts
         self._thresholds = rules.moved(thresholds, held, min(self.keep.values(), default=1.0))
-        return Talk(held.tally.upload_bytes, held.tally.download_bytes)
+        return Talk((*before.tallies, held.tally))
 
     def remember(self) -> Memory:
         """Scores of stragglers' own updates, or the last vote and its thresholds."""
         return {
+            **super().remember(),
             "scores": {str(client): torch.from_numpy(scores) for client, scores in self.scores.items()},
             "counts": None if self._counts is None else torch.tensor(self._counts),
             "thresholds": dict(self._thresholds),
@@ -168,17 +179,18 @@ class Clip(SubmodelSystem):
 
     def recall(self, memory: Memory) -> None:
         """Takes up where ``remember`` left off."""
+        super().recall(memory)
         self.scores = {client: scores.numpy() for client, scores in memory.get("scores", {}).items()}
         counts = memory.get("counts")
         self._counts = None if counts is None else counts.numpy()
         self._thresholds = dict(memory.get("thresholds", {}))
 
     def _by_global_models(self, client: Client, context: RoundContext, keep: float) -> Mask | None:  # noqa: ARG002
-        """By two consecutive global models, which say nothing about one client; the same for all stragglers."""
+        """By two consecutive global models, which say nothing about one client."""
         if context.previous is None:
             return None
         scores = self.score(context.previous, context.start)
-        return keep_units(self.federation.units.layout, scores, keep, provenance=Provenance.PUBLIC)
+        return keep_units(self.federation.units.layout, scores, keep, provenance=self._public)
 
     def _by_own_update(self, client: Client, context: RoundContext, keep: float) -> Mask | None:
         """By the client's own last full update; now and then it trains everything, to have one."""
@@ -191,7 +203,7 @@ class Clip(SubmodelSystem):
         """By the last round's vote, which is public."""
         if self._counts is None:
             return None
-        return voted_mask(self.federation.units.layout, self._counts, keep)
+        return voted_mask(self.federation.units.layout, self._counts, keep, self._public)
 
 
 @final
@@ -210,7 +222,3 @@ class _OwnUpdates(Stage):
         if work.client in self._system.keep and work.mask.kind == "full":
             self._system.scores[work.client] = self._system.score(work.start, work.model.state_dict())
         return work
-
-
-_VOTE_START = 0.05
-"""Threshold of every unit group in the first vote; votes move it to where it separates."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from scipy import stats
 
 from protocols.depth import sdir
+from protocols.results import LAST_ROUNDS
 from protocols.simulation.clock import speed_up
 from secagg.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from protocols.results import ClientRound, RoundResult, RunResult
+    from protocols.results import Begin, RoundResult, RunResult
 
 CONFIDENCE = 0.95
 """Of the intervals."""
@@ -49,6 +51,10 @@ class Spread:
         return cls(mean=fmean(numbers), deviation=deviation, margin=quantile * deviation / len(numbers) ** 0.5)
 
 
+BESIDE_BASELINE = ("gain", "accuracy_in_time", "gain_in_time", "speed_up", "bound")
+"""What a row says only beside others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One system beside the baseline. All but accuracies are means over seeds and rounds.
@@ -59,19 +65,22 @@ class Row:
         seeds: Over which.
         accuracy: Test accuracy over the last rounds.
         gain: The same less the baseline's, seed by seed.
-        accuracy_in_time: Test accuracy when the first system of its seed had finished all of its rounds.
+        accuracy_in_time: Test accuracy when the first system of its seed had finished all of its rounds, over as much
+            simulated time for all: that of the first system's last rounds. None if a run without a warm-up had not
+            ended a round by then.
+        gain_in_time: The same less the baseline's, seed by seed.
         round_seconds: Simulated length of a round.
         speed_up: Share of the baseline's round time that is saved.
-        bound: The same if the baseline's stragglers were as fast as the slowest of the others: what no pruning of
-            stragglers can exceed.
-        above_bound: How much longer rounds are than at the bound, as a share of its time.
-        seconds: Where the time of the slowest client of a round goes: download, compute, upload, secure aggregation.
+        bound: The same if the baseline's stragglers were as fast as the slowest of the others. Where only stragglers
+            are relieved, no system exceeds it.
+        seconds: Where the time of the slowest client of a round goes that was in time: download, compute, upload,
+            secure aggregation.
         keep: Share of the units, or layers, that stragglers train; None without stragglers in its rounds.
         upload_bytes: What a client sends a round.
         straggler_upload_bytes: What a straggler sends a round; None as ``keep``.
         download_bytes: What a client receives a round.
         joules: Energy of a round's training, all clients together.
-        inclusion: SDIR, the share of slow participants in time; None without any.
+        inclusion: SDIR, the share of slow participants in time, late ones not among them; None without any.
         layers_recovered: Blocks averaged a round that the shallowest participant had frozen; None without depths.
         withheld_share: Share of the coordinates that the release rule kept back.
         lost_rounds: Rounds that left the model as it was, all seeds together.
@@ -83,11 +92,11 @@ class Row:
     seeds: tuple[int, ...]
     accuracy: Spread
     gain: Spread
-    accuracy_in_time: Spread
+    accuracy_in_time: Spread | None
+    gain_in_time: Spread | None
     round_seconds: float
     speed_up: float
     bound: float
-    above_bound: float
     seconds: Mapping[str, float]
     keep: float | None
     upload_bytes: float
@@ -105,11 +114,12 @@ class Row:
         return asdict(self)
 
 
-def compare(runs: Mapping[str, Runs]) -> tuple[Row, ...]:
+def compare(runs: Mapping[str, Runs], begins: Mapping[int, Begin] | None = None) -> tuple[Row, ...]:
     """One row a system; the first one is the baseline.
 
     Args:
         runs: Label to seed to run; all systems have the baseline's seeds.
+        begins: Seed to where its warm-up ended; None without one.
 
     Raises:
         InputError: Nothing to compare, or other seeds.
@@ -120,11 +130,30 @@ def compare(runs: Mapping[str, Runs]) -> tuple[Row, ...]:
     for label, own in runs.items():
         if set(own) != set(baseline):
             raise InputError(f"{label} ran with other seeds than the baseline")
-    ends = {seed: min(own[seed].rounds[-1].finished_at for own in runs.values()) for seed in baseline}
-    return tuple(_row(label, own, baseline, ends) for label, own in runs.items())
+    in_time = _in_time(runs, begins or {})
+    of_baseline = in_time[next(iter(runs))]
+    return tuple(_row(label, own, baseline, in_time[label], of_baseline) for label, own in runs.items())
 
 
-def _row(label: str, runs: Runs, baseline: Runs, ends: Mapping[int, float]) -> Row:
+def _in_time(runs: Mapping[str, Runs], begins: Mapping[int, Begin]) -> dict[str, dict[int, float | None]]:
+    """Label to seed to the accuracy when the seed's first system was done, over the time of that one's last rounds."""
+    found: dict[str, dict[int, float | None]] = {label: {} for label in runs}
+    for seed in next(iter(runs.values())):
+        first = min((own[seed].rounds for own in runs.values()), key=lambda rounds: rounds[-1].finished_at)
+        since = first[-LAST_ROUNDS - 1].finished_at if len(first) > LAST_ROUNDS else -math.inf
+        for label, own in runs.items():
+            accuracy = own[seed].accuracy_at(first[-1].finished_at, since)
+            found[label][seed] = begins[seed][1] if accuracy is None and seed in begins else accuracy
+    return found
+
+
+def _row(
+    label: str,
+    runs: Runs,
+    baseline: Runs,
+    in_time: Mapping[int, float | None],
+    of_baseline: Mapping[int, float | None],
+) -> Row:
     rounds = [one for run in runs.values() for one in run.rounds]
     clients = [client for one in rounds for client in one.clients.values()]
     slow = [client for run in runs.values() for client in run.of_stragglers()]
@@ -143,11 +172,11 @@ def _row(label: str, runs: Runs, baseline: Runs, ends: Mapping[int, float]) -> R
         seeds=tuple(runs),
         accuracy=Spread.of(run.accuracy for run in runs.values()),
         gain=Spread.of(run.accuracy - baseline[seed].accuracy for seed, run in runs.items()),
-        accuracy_in_time=Spread.of(run.accuracy_at(ends[seed]) or 0.0 for seed, run in runs.items()),
+        accuracy_in_time=_spread_of_all(in_time[seed] for seed in runs),
+        gain_in_time=_spread_of_all(_less(in_time[seed], of_baseline[seed]) for seed in runs),
         round_seconds=seconds,
         speed_up=speed_up(whole, seconds),
         bound=speed_up(whole, bound),
-        above_bound=seconds / bound - 1,
         seconds=_breakdown(rounds),
         keep=_mean(client.keep for client in slow),
         upload_bytes=fmean(client.upload_bytes for client in clients),
@@ -163,8 +192,9 @@ def _row(label: str, runs: Runs, baseline: Runs, ends: Mapping[int, float]) -> R
 
 
 def _breakdown(rounds: Sequence[RoundResult]) -> dict[str, float]:
-    """Mean seconds of each part, of the client that was slowest in its round."""
-    slowest: list[ClientRound] = [max(one.clients.values(), key=lambda client: client.seconds.total) for one in rounds]
+    """Mean seconds of each part, of the client that was slowest in its round, among those in time."""
+    in_time = [[client for client in one.clients.values() if not client.late] for one in rounds]
+    slowest = [max(clients, key=lambda client: client.seconds.total) for clients in in_time if clients]
     return {
         part: fmean(getattr(client.seconds, part) for client in slowest)
         for part in ("download", "compute", "upload", "secure")
@@ -172,11 +202,28 @@ def _breakdown(rounds: Sequence[RoundResult]) -> dict[str, float]:
 
 
 def _inclusions(run: RunResult) -> list[float]:
-    """SDIR round by round; a fleet drawn from the seed has stragglers of its own."""
-    shares = [
-        sdir({name: client.seconds.total for name, client in one.clients.items()}, run.stragglers) for one in run.rounds
-    ]
+    """SDIR round by round, where a straggler takes part."""
+    shares = [_inclusion(one, run.stragglers) for one in run.rounds]
     return [share for share in shares if share is not None]
+
+
+def _inclusion(one: RoundResult, stragglers: Collection[str]) -> float | None:
+    """SDIR, where whoever is late is slow and not in time, however the median stands."""
+    slow = [client for name, client in one.clients.items() if name in stragglers]
+    in_time = [name for name, client in one.clients.items() if name in stragglers and not client.late]
+    share = sdir({name: client.seconds.total for name, client in one.clients.items()}, in_time)
+    return (share or 0.0) * len(in_time) / len(slow) if slow else None
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _spread_of_all(values: Iterable[float | None]) -> Spread | None:
+    """The spread of numbers that are all known."""
+    numbers = list(values)
+    known = [number for number in numbers if number is not None]
+    return Spread.of(known) if len(known) == len(numbers) else None
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from protocols.campaign import Tell
     from protocols.comparison import Row, Runs
-    from protocols.plots import Begin
+    from protocols.results import Begin
     from protocols.simulation.calibration import SecureTime
     from secagg.dryrun import DryRun
 
@@ -131,7 +131,7 @@ def run(settings: DemoSettings, on_round: Tell = lambda *_: None) -> DemoResult:
         runs = campaign.run(planned, Path(folder), place, on_round=on_round)
         begins = campaign.begins(planned, Path(folder))
         times = Calibration.load(Path(folder) / campaign.CALIBRATION).times
-    return DemoResult(settings=settings, begins=begins, runs=runs, rows=compare(runs), secure_times=times)
+    return DemoResult(settings=settings, begins=begins, runs=runs, rows=compare(runs, begins), secure_times=times)
 
 
 def dry_run(settings: DemoSettings) -> dict[str, DryRun]:

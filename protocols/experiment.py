@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations of these records
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
-import numpy as np
 
 from protocols import datasets
 from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Secure, Uniform
@@ -15,6 +15,7 @@ from protocols.catalogue import system_kind
 from protocols.datasets.division import Partition, divide
 from protocols.federation import Federation
 from protocols.folder import RunFolder
+from protocols.randomness import generator
 from protocols.simulation.profiles import profile, table
 from protocols.tasks import task
 from protocols.training import one_thread
@@ -24,7 +25,7 @@ from secagg.layout import Layout, Tensor
 from secagg.params import Mode, Params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from _typeshed import DataclassInstance
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from protocols.simulation.calibration import Calibration
     from protocols.simulation.devices import Fleet
     from protocols.system import System
+    from protocols.training import Examples
 
 Aggregation = Literal["float", "plain", "uniform", "mask-indexed"]
+Judge = Literal["test", "validation"]
 
 OnRound: TypeAlias = "Callable[[str, Outcome], None]"
 """Is told the name of what runs, and what came of a round."""
@@ -48,7 +51,9 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Everything that decides what a run computes. Where it runs and where its data lie are no part of it.
+    """The settings of a run, where they differ from what its task and its system bring: ``resolved`` tells them all.
+
+    Where it runs and where its data lie are no part of it.
 
     Args:
         system: What runs, by its name in ``protocols.catalogue``.
@@ -58,8 +63,11 @@ class Setup:
             ``"float"`` the mean in floating point.
         mode: Which of the two modes ``"plain"`` and ``"float"`` stand for; None for the system's own.
         check: Compare every encrypted sum with its twin in the clear.
-        validate: Judge every round on the validation part too.
+        judge: On what every round is judged: the test set, or what clients set aside to choose settings by. The other
+            one is not looked at.
         profile: The devices, by their name in ``protocols.simulation.profiles``.
+        fleet_seed: Draws the devices of a profile that draws them. No part of ``seed``: a comparison over seeds has one
+            fleet.
         clients: How many there are.
         participants: How many of them take part in a round; None for all.
         deadline: Seconds after which a round goes on without those that are late; None to wait.
@@ -69,7 +77,7 @@ class Setup:
         alpha: Of the label-skewed partition: smaller is more skewed.
         training: Fields of ``Training`` that differ from the task's.
         params: Fields of ``Params`` that differ from the task's and the defaults.
-        seed: Decides everything random.
+        seed: Decides everything else that is random.
 
     Raises:
         ParameterError: A setting outside its domain.
@@ -81,8 +89,9 @@ class Setup:
     aggregation: Aggregation = "mask-indexed"
     mode: Mode | None = None
     check: bool = False
-    validate: bool = False
+    judge: Judge = "test"
     profile: str = "half-speed"
+    fleet_seed: int = 0
     clients: int = 20
     participants: int | None = None
     deadline: float | None = None
@@ -97,12 +106,16 @@ class Setup:
     def __post_init__(self) -> None:
         if self.aggregation not in get_args(Aggregation):
             raise ParameterError(f"aggregation must be one of {get_args(Aggregation)}, not {self.aggregation!r}")
+        if self.judge not in get_args(Judge):
+            raise ParameterError(f"judge must be one of {get_args(Judge)}, not {self.judge!r}")
         if self.rounds < 1 or self.warm_up < 0:
             raise ParameterError("rounds must be at least 1, and warm_up at least 0")
         if self.clients < 2:
             raise ParameterError(f"clients must be at least 2, not {self.clients}")
-        if self.seed < 0:
-            raise ParameterError(f"seed must not be negative, but is {self.seed}")
+        if self.participants is not None and not 1 <= self.participants <= self.clients:
+            raise ParameterError(f"participants must be from 1 to the {self.clients} clients, not {self.participants}")
+        if min(self.seed, self.fleet_seed) < 0:
+            raise ParameterError(f"seed and fleet_seed must not be negative, but are {self.seed} and {self.fleet_seed}")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain data, with the device table that the profile makes."""
@@ -110,7 +123,7 @@ class Setup:
 
     def fleet(self) -> Fleet:
         """The devices."""
-        return profile(self.profile).fleet(self.clients, np.random.default_rng([self.seed, 1]))
+        return profile(self.profile).fleet(self.clients, generator(self.fleet_seed, "fleet"))
 
 
 @dataclass(frozen=True)
@@ -137,15 +150,15 @@ def federation_of(setup: Setup, place: Place | None = None) -> Federation:
         ParameterError: A setting that does not fit.
         InputError: The data set is not there.
     """
-    place, learned, generator = place or Place(), task(setup.dataset), np.random.default_rng(setup.seed)
+    place, learned = place or Place(), task(setup.dataset)
     division = divide(
         datasets.load(learned.dataset, place.data),
         setup.clients,
-        partition=setup.partition or learned.partition,
+        partition=partition_of(setup),
         alpha=setup.alpha,
         owners_per_client=learned.owners_per_client,
         most_examples=learned.most_examples,
-        generator=generator,
+        generator=generator(setup.seed, "division"),
     )
     fleet, model = setup.fleet(), learned.model(setup.seed)
     return Federation(
@@ -153,8 +166,7 @@ def federation_of(setup: Setup, place: Place | None = None) -> Federation:
         units=find_units(model, division.test.inputs[:2]),
         fleet=fleet,
         examples={name: part.to(place.device) for name, part in zip(fleet.names, division.parts, strict=True)},
-        test=division.test.to(place.device),
-        validation=division.validation.to(place.device) if setup.validate else None,
+        test=(division.test if setup.judge == "test" else division.validation).to(place.device),
         training=settings_from(learned.training, setup.training),
         participants=setup.participants,
         deadline=setup.deadline,
@@ -172,10 +184,65 @@ def system_of(setup: Setup, federation: Federation, calibration: Calibration | N
     kind = system_kind(setup.system)
     aggregator = aggregator_of(setup, federation.units.layout)
     twin = aggregator.twin if setup.check and isinstance(aggregator, Secure) else None
-    settings = None if kind.settings is None else settings_from(kind.settings(), setup.settings)
-    if kind.settings is None and setup.settings:
+    return kind.make(federation, aggregator, settings_of(setup), twin=twin, calibration=calibration)
+
+
+def resolved(setup: Setup, federation: Federation) -> dict[str, Any]:
+    """All that decides a run, as plain data: two runs of which it is the same compute the same.
+
+    Args:
+        setup: The run.
+        federation: The setup's own.
+
+    Returns:
+        The setup with every setting of its task, its system and its sessions, the shapes of the model's tensors, the
+        device table, and the data: how many examples, and a digest of them as they are divided.
+
+    Raises:
+        ParameterError: A setting that does not fit.
+    """
+    settings, parts, test = settings_of(setup), federation.examples.values(), federation.test
+    return setup.to_json() | {
+        "settings": {} if settings is None else asdict(settings),
+        "mode": mode_of(setup),
+        "partition": partition_of(setup),
+        "training": asdict(federation.training),
+        "params": asdict(params_of(setup)),
+        "watts": federation.watts,
+        "model": {tensor.name: tensor.shape for tensor in federation.units.layout.tensors},
+        "data": {"train": sum(map(len, parts)), setup.judge: len(test), "sha256": _digest([*parts, test])},
+    }
+
+
+def partition_of(setup: Setup) -> Partition:
+    """How the examples of a setup are divided."""
+    return setup.partition or task(setup.dataset).partition
+
+
+def settings_of(setup: Setup) -> Any:
+    """The settings of a setup's system; None where it has none.
+
+    Raises:
+        ParameterError: A setting that the system does not have, or that is outside its domain.
+    """
+    kind = system_kind(setup.system)
+    if kind.settings is not None:
+        return settings_from(kind.settings(), setup.settings)
+    if setup.settings:
         raise ParameterError(f"{setup.system} has no settings, so not {', '.join(setup.settings)}")
-    return kind.make(federation, aggregator, settings, twin=twin, calibration=calibration)
+    return None
+
+
+def params_of(setup: Setup) -> Params:
+    """The parameters of a setup's sessions, or of those that it stands for.
+
+    Raises:
+        ParameterError: There is no such parameter, it cannot have that value, or the system would be another with it.
+    """
+    own = system_kind(setup.system).params
+    if fixed := set(own).intersection(setup.params):
+        raise ParameterError(f"{', '.join(fixed)} is part of what {setup.system} is: leave it out of params")
+    return settings_from(Params(value_range=task(setup.dataset).value_range, levels=2**18, **own), setup.params)
 
 
 def mode_of(setup: Setup) -> Mode:
@@ -205,8 +272,7 @@ def aggregator_of(setup: Setup, layout: Layout) -> Aggregator:
     kind, mode = system_kind(setup.system), mode_of(setup)
     if not kind.encrypts and setup.aggregation not in ("float", "plain"):
         raise ParameterError(f"{setup.system} reads every update: set aggregation to float or plain")
-    defaults = Params(value_range=task(setup.dataset).value_range, levels=2**18, **kind.params)
-    params = settings_from(defaults, setup.params)
+    params = params_of(setup)
     match setup.aggregation:
         case "float":
             return FloatMean(layout, mode, params.participation)
@@ -256,13 +322,13 @@ def run(
     Raises:
         SecAggError: A setting, a file or a round that is at fault.
     """
-    start = None
-    if setup.warm_up:
-        before = warm_up_folder or folder / "warm-up"
-        start = warm_up(setup, before, place, calibration=calibration, on_round=on_round)
     with one_thread():
         system = system_of(setup, federation_of(setup, place), calibration)
-        outcomes = _go_on(system, RunFolder(folder, setup.to_json()), start, setup.rounds, on_round)
+        kept, start = RunFolder(folder, resolved(setup, system.federation)), None
+        if setup.warm_up and kept.checkpoint is None:
+            before = warm_up_folder or folder / "warm-up"
+            start = warm_up(setup, before, place, calibration=calibration, on_round=on_round)
+        outcomes = _go_on(system, kept, start, setup.rounds, on_round)
     return system.result_of(outcomes)
 
 
@@ -276,17 +342,15 @@ def warm_up(
 ) -> Checkpoint:
     """Where FedAvg leaves the model before a setup begins; arguments as ``run``.
 
-    The same fixed point for all, so that what differs later is the system.
+    The same fixed point for all, so that what differs later is the system. Once begun it keeps its length: runs that
+    started from it stay comparable with those that start later.
     """
     before = warm_up_setup(setup)
-    kept = RunFolder(folder, before.to_json())
-    if kept.checkpoint is None or kept.checkpoint.number < setup.warm_up:
-        with one_thread():
-            system = system_of(before, federation_of(before, place), calibration)
-            _go_on(system, kept, None, before.rounds, lambda _, outcome: on_round(WARM_UP, outcome))
-    if kept.checkpoint is None or kept.checkpoint.number != setup.warm_up:
-        raise ParameterError(f"{folder} holds a longer warm-up: choose another --out")
-    return replace(kept.checkpoint, memory={})
+    with one_thread():
+        system = system_of(before, federation_of(before, place), calibration)
+        kept = RunFolder(folder, resolved(before, system.federation), grows=False)
+        _go_on(system, kept, None, before.rounds, lambda _, outcome: on_round(WARM_UP, outcome))
+    return replace(kept.checkpoint or system.federation.start(), memory={})
 
 
 def warm_up_setup(setup: Setup) -> Setup:
@@ -306,11 +370,14 @@ def warm_up_setup(setup: Setup) -> Setup:
 
 
 def calibrate(setup: Setup, calibration: Calibration) -> None:
-    """Measures what secure aggregation takes in a setup, if it has any and it is not known yet."""
-    aggregator = aggregator_of(setup, _NO_LAYOUT)
-    if aggregator.params is not None:
-        able = len(setup.fleet().rest) if system_kind(setup.system).excludes else setup.clients
-        calibration.time(aggregator.mode, min(setup.participants or able, able), aggregator.params)
+    """Measures what secure aggregation takes in a setup and its warm-up, if it has any and it is not known yet."""
+    for one in (setup, warm_up_setup(setup)) if setup.warm_up else (setup,):
+        aggregator = aggregator_of(one, _NO_LAYOUT)
+        if aggregator.params is None:
+            continue
+        able = len(one.fleet().rest) if system_kind(one.system).excludes else one.clients
+        for mode in dict.fromkeys((_COUNTS, aggregator.mode)):
+            calibration.time(mode, min(one.participants or able, able), aggregator.params)
 
 
 def _go_on(
@@ -324,5 +391,16 @@ def _go_on(
             on_round(system.name, outcome)
     return kept.outcomes[:rounds]
 
+
+def _digest(parts: Iterable[Examples]) -> str:
+    digest = hashlib.sha256()
+    for tensor in (one for part in parts for one in (part.inputs, part.labels)):
+        digest.update(f"{tensor.dtype}, {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).numpy().data)
+    return digest.hexdigest()
+
+
+_COUNTS: Mode = "uniform"
+"""The mode in which clients of every system count and vote."""
 
 _NO_LAYOUT = Layout((Tensor("nothing", (1,)),))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
 
+from protocols.randomness import generator
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -53,11 +54,12 @@ class Federation:
         units: Its units.
         fleet: The devices.
         examples: Device name to the examples of its client, in the order of the fleet.
-        test: The test set.
+        test: What models are judged on: the test set, or the validation part where settings are chosen.
         training: How clients train.
-        validation: Examples that settings may be chosen by, unlike the test set; None for none.
         participants: How many clients, drawn at random, take part in a round; None for all.
-        deadline: Seconds after which a round goes on without those that are late; None to wait for everybody.
+        deadline: Seconds after which a round goes on without those whose vectors are not there; None to wait for
+            everybody. Counted by operations and the bytes of model and vector; keys, shares and the computation of
+            secure aggregation come on top.
         watts: What a device draws while it trains.
         seed: Decides everything random: batches, cohorts, and in a simulation the secrets too.
 
@@ -71,7 +73,6 @@ class Federation:
     examples: Mapping[Client, Examples]
     test: Examples
     training: Training
-    validation: Examples | None = None
     participants: int | None = None
     deadline: float | None = None
     watts: float = 40.0
@@ -82,8 +83,8 @@ class Federation:
             raise ParameterError("examples must name the devices of the fleet, in their order")
         if self.participants is not None and not 1 <= self.participants <= len(self.examples):
             raise ParameterError(f"participants must be from 1 to the {len(self.examples)} clients")
-        if self.deadline is not None and self.deadline <= 0:
-            raise ParameterError("deadline must be positive, or None")
+        if self.deadline is not None and not 0 < self.deadline < math.inf:
+            raise ParameterError("deadline must be positive and finite, or None")
 
     @property
     def batch(self) -> torch.Tensor:
@@ -105,7 +106,7 @@ class Federation:
         names = self.fleet.names if among is None else among
         if self.participants is None or self.participants >= len(names):
             return tuple(names)
-        drawn = np.random.default_rng([self.seed, number]).choice(len(names), self.participants, replace=False)
+        drawn = generator(self.seed, "cohort", number).choice(len(names), self.participants, replace=False)
         return tuple(names[place] for place in sorted(drawn))
 
     def start(self) -> Checkpoint:

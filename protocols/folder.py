@@ -2,7 +2,7 @@
 
 ``setup.json`` says what runs, ``rounds.jsonl`` has a line for every round, ``checkpoint.pt`` is where the next round
 starts. The line is written first. A run that was stopped between the two writes plays that round again, and its line is
-dropped: so no finished round is lost, and none counts twice.
+dropped: so no finished round is lost, and none counts twice. A folder without a checkpoint holds no run yet.
 """
 
 from __future__ import annotations
@@ -28,32 +28,53 @@ if TYPE_CHECKING:
 SETUP, ROUNDS, CHECKPOINT = "setup.json", "rounds.jsonl", "checkpoint.pt"
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder where there is none.
+
+    Raises:
+        ParameterError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(f"--out {path}: {error.strerror}") from None
+
+
 class RunFolder:
     """The folder of one run, made where there is none.
 
     Args:
         path: Where.
-        setup: What runs, as plain data. A folder that holds another run is refused, but the number of rounds may grow.
+        setup: What runs, as plain data; its ``warm_up`` is the number of the first round, 0 without. A folder that
+            holds another run is refused.
+        grows: Whether more rounds than planned before, its ``rounds``, are the same run.
 
     Raises:
         ParameterError: The folder cannot be written, or holds another run; the message names the setting that differs.
         InputError: A file in it is damaged.
     """
 
-    def __init__(self, path: Path, setup: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, setup: Mapping[str, Any], *, grows: bool = True) -> None:
+        make_folder(path)
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ParameterError(f"--out {path}: {error.strerror}") from None
-        wanted = json.loads(json.dumps(setup))
-        found = self._read_setup() if (path / SETUP).exists() else None
-        if found is not None:
-            _refuse_another(path, found, wanted)
-        if found != wanted:
-            _replace(path / SETUP, json.dumps(wanted, indent=1) + "\n")
+        self.setup: dict[str, Any] = json.loads(json.dumps(setup))
         self.checkpoint = self._read_checkpoint()
+        found = _read_setup(path) if (path / SETUP).exists() else None
+        if found is not None and self.checkpoint is not None:
+            _refuse_another(path, found, self.setup, grows=grows)
+            self.setup["rounds"] = max(found.get("rounds", 0), self.setup["rounds"])
+        if found != self.setup:
+            _replace(path / SETUP, json.dumps(self.setup, indent=1) + "\n")
         self._outcomes = self._read_rounds()
+
+    @classmethod
+    def as_it_stands(cls, path: Path) -> RunFolder:
+        """The folder of a run that there is, whatever runs in it.
+
+        Raises:
+            InputError: There is none, or a file in it is damaged.
+        """
+        return cls(path, _read_setup(path))
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -70,13 +91,6 @@ class RunFolder:
         torch.save({name: getattr(checkpoint, name) for name in _FIELDS}, fresh)
         fresh.replace(self.path / CHECKPOINT)
 
-    def _read_setup(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self.path / SETUP).read_text(encoding="utf-8"))
-        except ValueError:
-            raise _damaged(self.path / SETUP) from None
-        return found
-
     def _read_checkpoint(self) -> Checkpoint | None:
         path = self.path / CHECKPOINT
         if not path.exists():
@@ -87,11 +101,11 @@ class RunFolder:
             raise _damaged(path) from None
 
     def _read_rounds(self) -> list[Outcome]:
-        path, end = self.path / ROUNDS, 0 if self.checkpoint is None else self.checkpoint.number
+        path, first = self.path / ROUNDS, self.setup.get("warm_up", 0)
+        end = first if self.checkpoint is None else self.checkpoint.number
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        outcomes = [one for one in map(_outcome, lines) if one is not None and one.number < end]
-        numbers = [one.number for one in outcomes]
-        if self.checkpoint is not None and not (numbers and numbers == list(range(numbers[0], end))):
+        outcomes = [one for one in map(_outcome, lines) if one is not None and first <= one.number < end]
+        if [one.number for one in outcomes] != list(range(first, end)):
             raise _damaged(path)
         if len(outcomes) != len(lines):
             _replace(path, "".join(_line(one) + "\n" for one in outcomes))
@@ -101,8 +115,17 @@ class RunFolder:
 _FIELDS = ("number", "state", "previous", "seconds", "memory")
 
 
-def _refuse_another(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    other = [name for name in {**found, **wanted} if name != "rounds" and found.get(name) != wanted.get(name)]
+def _read_setup(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((path / SETUP).read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        raise _damaged(path / SETUP) from None
+    return found
+
+
+def _refuse_another(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, grows: bool) -> None:
+    may_differ = {"rounds"} if grows else set()
+    other = [name for name in {**found, **wanted} if name not in may_differ and found.get(name) != wanted.get(name)]
     if other:
         raise ParameterError(f"{path} holds a run with another {', '.join(sorted(other))}: choose another --out")
 

@@ -14,6 +14,7 @@ Reconstructed from the authors' slides and public code. The depth rule is in ``p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, final
@@ -24,10 +25,11 @@ from protocols.depth import DepthRule, DepthState, DeviceSignals, by_time, layer
 from protocols.fetch import Served, leaves_for
 from protocols.round import Stage
 from protocols.simulation.clock import client_time
-from protocols.stages import Delta, Fetch, LocalTraining, Submodel
+from protocols.stages import Delta, Fetch, LocalTraining
 from protocols.system import System
 from pruning.depth import blocks, depth_mask, whole_blocks
 from pruning.masks import Mask
+from pruning.submodel import extract
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -65,7 +67,10 @@ class DepthSettings:
     def __post_init__(self) -> None:
         if self.depth is not None and self.depth < 1:
             raise ParameterError(f"depth must be at least 1, not {self.depth}")
-        DepthRule(t_high=self.slow, t_low=self.fast, deepest=1, patience=self.patience)
+        if not 0 <= self.fast < self.slow < math.inf:
+            raise ParameterError(f"fast {self.fast} must be less than slow {self.slow}, and neither negative")
+        if self.patience < 1:
+            raise ParameterError(f"patience must be at least 1, not {self.patience}")
 
 
 class DepthSystem(System):
@@ -92,7 +97,7 @@ class DepthSystem(System):
         calibration: Calibration | None = None,
     ) -> None:
         super().__init__(federation, aggregator, twin=twin, calibration=calibration)
-        self.settings = settings or DepthSettings()
+        self.settings: DepthSettings = settings or DepthSettings()
         self.blocks = blocks(federation.units, federation.model)
         half = (len(self.blocks) + 1) // 2
         self._first_depth = min(self.settings.depth or half, len(self.blocks))
@@ -103,13 +108,13 @@ class DepthSystem(System):
 
     def foreseen_masks(self) -> Mapping[Client, Mask]:
         """Those of the first round."""
-        return {client: self._mask(client, 0) for client in self.cohort(0)}
+        units = self.federation.units
+        return {client: depth_mask(units, self.blocks, self.depth_of(client, 0)) for client in self.cohort(0)}
 
     def stages(self) -> tuple[Stage, ...]:
         """Fetch, freeze the first blocks, train the others, subtract."""
         setup = self.federation
-        freeze = Submodel(lambda client, context: self._mask(client, context.number))
-        return Fetch(), freeze, LocalTraining(setup.examples, setup.training, setup.seed), Delta()
+        return Fetch(), Freeze(self), LocalTraining(setup.examples, setup.training, setup.seed), Delta()
 
     def learn(
         self,
@@ -129,8 +134,23 @@ class DepthSystem(System):
             "mean depth": fmean(depths),
         }
 
-    def _mask(self, client: Client, number: int) -> Mask:
-        return depth_mask(self.federation.units, self.blocks, self.depth_of(client, number))
+
+@final
+class Freeze(Stage):
+    """Gives a client a copy of the model whose first blocks have no gradient.
+
+    Args:
+        system: Says how deep the client trains.
+    """
+
+    def __init__(self, system: DepthSystem) -> None:
+        self._system = system
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Freezes all but the client's blocks."""
+        depth = self._system.depth_of(work.client, context.number)
+        mask = depth_mask(self._system.federation.units, self._system.blocks, depth)
+        return replace(work, model=extract(work.model, mask), mask=mask, keep=depth / len(self._system.blocks))
 
 
 class Adaptive(DepthSystem):
@@ -255,6 +275,17 @@ class Diluted(Adaptive):
     def stages(self) -> tuple[Stage, ...]:
         """As the others; then the whole model counts as held."""
         return *super().stages(), _Whole()
+
+    def learn(
+        self,
+        number: int,
+        clients: Mapping[Client, ClientRound],
+        work: Mapping[Client, Work],
+        aggregated: Aggregated | None,
+    ) -> Mapping[str, float]:
+        """As the others; a layer that most hold back by frozen copies is not recovered."""
+        measured = super().learn(number, clients, work, aggregated)
+        return {name: value for name, value in measured.items() if name != "layers recovered"}
 
 
 @final

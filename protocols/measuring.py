@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from protocols.results import ClientRound
 from protocols.simulation.clock import TrainingCosts, client_time, round_seconds
+from secagg import counts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -15,22 +16,29 @@ if TYPE_CHECKING:
     from protocols.federation import Federation
     from protocols.round import Work
     from protocols.simulation.calibration import Calibration
+    from protocols.tally import Tally
 
 
 @dataclass(frozen=True, eq=False)
 class Talk:
-    """What clients said to each other besides their updates, in sessions of their own.
+    """What clients said to each other besides their updates, in small sessions of their own.
 
     Args:
-        upload_bytes: Client to bytes that it sent.
-        download_bytes: Client to bytes that it received.
+        tallies: The sessions, in order.
     """
 
-    upload_bytes: Mapping[Client, int]
-    download_bytes: Mapping[Client, int]
+    tallies: tuple[Tally, ...] = ()
+
+    def uploaded(self, client: Client) -> int:
+        """Bytes that a client sent."""
+        return sum(tally.upload_bytes.get(client, 0) for tally in self.tallies)
+
+    def downloaded(self, client: Client) -> int:
+        """Bytes that a client received."""
+        return sum(tally.download_bytes.get(client, 0) for tally in self.tallies)
 
 
-SILENCE = Talk({}, {})
+SILENCE = Talk()
 
 
 class Measuring:
@@ -78,9 +86,7 @@ class Measuring:
             talk: What was said besides.
             late: Who missed the deadline.
         """
-        secure = self._calibration.seconds(
-            self._aggregator, {client: int(one.mask.coordinates.sum()) for client, one in work.items()}
-        )
+        secure = self._secure_seconds(work, talk)
         return {
             client: self._client(one, len(work), aggregated, talk, secure[client], late=client in late)
             for client, one in work.items()
@@ -92,6 +98,24 @@ class Measuring:
         waited = self._federation.deadline if len(in_time) < len(clients) else None
         return max(waited or 0.0, round_seconds(in_time) if in_time else 0.0)
 
+    def _secure_seconds(self, work: Mapping[Client, Work], talk: Talk) -> dict[Client, float]:
+        """Calibrated seconds of the round's session, of the counting before it, and of what was said besides."""
+        params, layout = self._aggregator.params, self._aggregator.layout
+        if params is None:
+            return dict.fromkeys(work, 0.0)
+        pruned = any(one.mask.kind != "full" for one in work.values())
+        whole = self._aggregator.mode == "uniform"
+        lengths = [tally.counts.size for tally in talk.tallies]
+        if whole and pruned:
+            lengths.append(counts.counting_layout(layout).size)
+        besides = sum(
+            self._calibration.time("uniform", len(work), params).seconds(length, length * len(work))
+            for length in lengths
+        )
+        held = {client: layout.size if whole else int(one.mask.coordinates.sum()) for client, one in work.items()}
+        time, total = self._calibration.time(self._aggregator.mode, len(work), params), sum(held.values())
+        return {client: time.seconds(own, total) + besides for client, own in held.items()}
+
     def _client(
         self, one: Work, cohort: int, aggregated: Aggregated | None, talk: Talk, secure: float, *, late: bool
     ) -> ClientRound:
@@ -100,8 +124,8 @@ class Measuring:
         if aggregated is not None:
             received += aggregated.download_bytes.get(one.client, 0)
             sent = aggregated.upload_bytes.get(one.client, 0)
-        received += talk.download_bytes.get(one.client, 0)
-        sent += talk.upload_bytes.get(one.client, 0)
+        received += talk.downloaded(one.client)
+        sent += talk.uploaded(one.client)
         flops = self._federation.training.steps * self.costs.of(one.model).step_flops
         seconds = client_time(
             self._federation.fleet.device(one.client),
@@ -111,7 +135,7 @@ class Measuring:
             secure_seconds=secure,
         )
         return ClientRound(
-            keep=1.0 if one.mask.kind == "full" else float(one.mask.held.mean()),
+            keep=one.keep,
             parameters=sum(parameter.numel() for parameter in one.model.parameters()),
             flops=flops,
             download_bytes=received,

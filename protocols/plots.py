@@ -15,16 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from protocols.comparison import Row, Runs
-    from protocols.results import RunResult
+    from protocols.results import Begin, RunResult
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers and dashes tell the lines apart in print.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--")
 _PARTS = {"download": "#56B4E9", "compute": "#0072B2", "upload": "#E69F00", "secure": "#CC79A7"}
-
-Begin = tuple[float, float]
-"""Where a line begins: simulated seconds, and the accuracy at that time."""
 
 
 def accuracy_over_time(
@@ -65,13 +62,14 @@ def accuracy_over_time(
     figure.savefig(path)
 
 
-def round_times(rows: Sequence[Row], path: Path, *, title: str) -> None:
-    """Draws where the time of a round's slowest client goes, a bar a system, and the bound that no pruning exceeds.
+def round_times(rows: Sequence[Row], path: Path, *, title: str, stragglers_only: bool) -> None:
+    """Draws where the time of a round's slowest client goes that is in time, a bar a system.
 
     Args:
         rows: The comparison, the baseline first.
         path: Where to write.
         title: Above the picture.
+        stragglers_only: Only stragglers are relieved: draw how long full rounds would be if they kept up, too.
     """
     figure = Figure(figsize=(8, 0.9 + 0.36 * len(rows)), dpi=150, layout="constrained")
     axes: Axes = figure.subplots()
@@ -80,11 +78,12 @@ def round_times(rows: Sequence[Row], path: Path, *, title: str) -> None:
         seconds = np.array([row.seconds[part] for row in rows])
         axes.barh(places, seconds, left=left, color=colour, height=0.7, label=part)
         left += seconds
-    bound = rows[0].round_seconds * (1 - rows[0].bound)
-    axes.axvline(bound, color="black", lw=1, ls=":", label="bound")
+    if stragglers_only:
+        kept_up = rows[0].round_seconds * (1 - rows[0].bound)
+        axes.axvline(kept_up, color="black", lw=1, ls=":", label="if stragglers\nkept up")
     axes.set_yticks(places, [row.label for row in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("Seconds of the slowest client in a round (simulated)")
+    axes.set_xlabel("Seconds of the slowest client in time in a round (simulated)")
     _finish(axes, title)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(path)

@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from protocols.simulation.clock import ClientTime, round_seconds
+from protocols.simulation.clock import ClientTime  # noqa: TC001 - likewise
 
 LAST_ROUNDS = 5
 """Rounds at the end of a run over which an accuracy is averaged: one round's is a noisy number."""
+
+Begin: TypeAlias = tuple[float, float]
+"""Where a run begins: simulated seconds, and the test accuracy of its model at that time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,6 @@ class RoundResult:
         withheld_share: Share of the coordinates that the release rule kept back.
         difference: Largest difference of any tensor or integer sum to the twin in the clear; None without a twin.
         verdict: Who learned what.
-        validation: As ``accuracy``, on the validation set; None without one.
         details: What the system measured besides, by name.
     """
 
@@ -65,7 +67,6 @@ class RoundResult:
     withheld_share: float
     difference: float | None
     verdict: str
-    validation: float | None = None
     details: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -114,24 +115,21 @@ class RunResult:
         return fmean(one.accuracy for one in self.rounds[-LAST_ROUNDS:])
 
     @property
-    def validation(self) -> float | None:
-        """Mean validation accuracy over the last ``LAST_ROUNDS`` rounds."""
-        values = [one.validation for one in self.rounds[-LAST_ROUNDS:] if one.validation is not None]
-        return fmean(values) if values else None
-
-    @property
     def round_seconds(self) -> float:
         """Mean simulated length of a round; lost ones count unless a ledger refused them, which takes no time."""
         return fmean([one.seconds for one in self.rounds] + [one.seconds for one in self.lost if one.seconds])
 
     @property
     def round_seconds_of_rest(self) -> float:
-        """Mean length of the rounds if the stragglers were as fast as the slowest of the others."""
+        """Mean length of the rounds if the stragglers were as fast as the slowest of the others.
+
+        No round gets longer by it: where one of the others is late, it ends with the deadline, as it did.
+        """
         rest = [
-            [client.seconds for name, client in one.clients.items() if name not in self.stragglers]
+            (one.seconds, [client.seconds.total for name, client in one.clients.items() if name not in self.stragglers])
             for one in self.rounds
         ]
-        return fmean(round_seconds(times) for times in rest if times)
+        return fmean(min(length, max(times, default=length)) for length, times in rest)
 
     @property
     def difference(self) -> float | None:
@@ -144,10 +142,16 @@ class RunResult:
         """That of the last round."""
         return self.rounds[-1].verdict
 
-    def accuracy_at(self, seconds: float) -> float | None:
-        """Mean test accuracy over the last ``LAST_ROUNDS`` rounds that ended by a simulated time; None before any."""
-        ended = [one.accuracy for one in self.rounds if one.finished_at <= seconds]
-        return fmean(ended[-LAST_ROUNDS:]) if ended else None
+    def accuracy_at(self, seconds: float, since: float | None = None) -> float | None:
+        """Mean test accuracy over rounds that ended by a simulated time; None before any.
+
+        Args:
+            seconds: By when.
+            since: After when, though the last one counts whenever it ended; None for the last ``LAST_ROUNDS``.
+        """
+        ended = [one for one in self.rounds if one.finished_at <= seconds]
+        recent = ended[-LAST_ROUNDS:] if since is None else [one for one in ended if one.finished_at > since]
+        return fmean(one.accuracy for one in recent or ended[-1:]) if ended else None
 
     def of_stragglers(self) -> tuple[ClientRound, ...]:
         """Every straggler in every round in which it took part."""

@@ -56,6 +56,7 @@ class Work:
         client: Whose it is.
         model: What it trains: the architecture at first, then a module of its own.
         mask: The coordinates that ``model`` holds.
+        keep: Share of the units, or of the blocks, that it trains.
         start: The tensors that it fetched, in the shapes of ``model``; empty until then.
         fetched_bytes: What they and their proof weighed on the wire.
         update: Its change at full shape, zero outside the mask; empty until there is one.
@@ -65,6 +66,7 @@ class Work:
     client: Client
     model: nn.Module
     mask: Mask
+    keep: float = 1.0
     start: State = field(default_factory=dict)
     fetched_bytes: int = 0
     update: State = field(default_factory=dict)

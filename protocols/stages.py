@@ -6,11 +6,11 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, final
 
-import numpy as np
 import torch
 
 from protocols.aggregators import add_step
 from protocols.fetch import leaves_for
+from protocols.randomness import number
 from protocols.round import Stage
 from pruning.submodel import extract, gather, scatter
 from secagg.errors import InputError
@@ -71,7 +71,7 @@ class Submodel(Stage):
         if mask.kind == "full":
             return replace(work, mask=mask)
         start = gather(work.start, mask) if work.start else work.start
-        return replace(work, model=extract(work.model, mask), mask=mask, start=start)
+        return replace(work, model=extract(work.model, mask), mask=mask, start=start, keep=float(mask.held.mean()))
 
 
 @final
@@ -88,7 +88,7 @@ class LocalTraining(Stage):
         self._examples = examples
         self._settings = settings
         self._seed = seed
-        self._number = {client: number for number, client in enumerate(examples)}
+        self._number = {client: place for place, client in enumerate(examples)}
 
     def on_client(self, context: RoundContext, work: Work) -> Work:
         """Returns the trained copy.
@@ -99,8 +99,8 @@ class LocalTraining(Stage):
         if work.client not in self._examples:
             raise InputError(f"client {work.client} has no examples", culprits=[work.client])
         model = copy.deepcopy(work.model)
-        entropy = np.random.SeedSequence([self._seed, context.number, self._number[work.client]])
-        self._settings.train(model, self._examples[work.client], int(entropy.generate_state(1, np.uint64)[0]))
+        seed = number(self._seed, "training", context.number, self._number[work.client])
+        self._settings.train(model, self._examples[work.client], seed)
         return replace(work, model=model)
 
 

@@ -6,12 +6,13 @@ solves for the largest submodel that keeps up. Subclasses say which units it con
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from protocols.budget import Budget, KeepRatios, of_size
+from protocols.measuring import SILENCE, Talk
+from protocols.randomness import session_seed
 from protocols.stages import Delta, Fetch, LocalTraining, Submodel
 from protocols.stragglers import identify
 from protocols.system import System
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from protocols.aggregators import Aggregator, Client
-    from protocols.federation import Federation
-    from protocols.round import Stage
+    from protocols.federation import Federation, Memory
+    from protocols.round import RoundContext, Stage, Work
     from protocols.simulation.calibration import Calibration
     from protocols.stages import MaskPolicy
     from pruning.masks import Mask
@@ -81,6 +82,8 @@ class SubmodelSystem(System):
         fetches_parts: bool = False,
     ) -> None:
         super().__init__(federation, aggregator, twin=twin, calibration=calibration)
+        self.settings: SubmodelSettings = settings
+        self._charged = False
         self._fetches_parts = fetches_parts and aggregator.mode == "mask-indexed"
         ratios = KeepRatios(federation, aggregator, fetches_parts=self._fetches_parts)
         self.seconds: Mapping[Client, float] = {
@@ -90,7 +93,7 @@ class SubmodelSystem(System):
             self.seconds,
             share=settings.share,
             params=aggregator.params,
-            seed=hashlib.sha256(f"identify stragglers, seed {federation.seed}".encode()).digest(),
+            seed=session_seed("identify", federation.seed, settings, aggregator.name, sorted(self.seconds.items())),
             encrypted=aggregator.encrypted,
         )
         self.keep: Mapping[Client, float] = {
@@ -126,6 +129,21 @@ class SubmodelSystem(System):
         setup, submodel = self.federation, Submodel(self.policy())
         begin = (submodel, Fetch()) if self._fetches_parts else (Fetch(), submodel)
         return *begin, LocalTraining(setup.examples, setup.training, setup.seed), *self.watchers(), Delta()
+
+    def confer(self, context: RoundContext, work: Mapping[Client, Work]) -> Talk:  # noqa: ARG002 - it came before
+        """Charges the identification of stragglers to the first round."""
+        if self._charged:
+            return SILENCE
+        self._charged = True
+        return Talk((self.identified.tally,))
+
+    def remember(self) -> Memory:
+        """Whether the identification has been charged."""
+        return {"charged": self._charged}
+
+    def recall(self, memory: Memory) -> None:
+        """Takes up where ``remember`` left off."""
+        self._charged = bool(memory.get("charged", False))
 
     def watchers(self) -> tuple[Stage, ...]:
         """Stages that look at a trained model on its client and pass it on."""

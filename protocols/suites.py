@@ -45,7 +45,8 @@ SUITES: Mapping[str, tuple[Variant, ...]] = MappingProxyType(
             Variant(label="clip-vote", system="clip", aggregation="mask-indexed", settings={"statistic": "vote"}),
             Variant(label="random-dropout", system="random-dropout", aggregation="mask-indexed"),
             Variant(label="ordered-dropout", system="ordered-dropout", aggregation="mask-indexed"),
-            Variant(label="fluid", system="fluid", aggregation="float"),
+            # In the clear, but with the others' bytes and keep ratio: only its choice of units differs from theirs.
+            Variant(label="fluid", system="fluid", aggregation="plain"),
             Variant(label="exclusion", system="exclusion", aggregation="uniform"),
         ),
         "ma-clamp": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from protocols.federation import Checkpoint
 from protocols.fetch import Served
 from protocols.measuring import SILENCE, Measuring
+from protocols.randomness import session_seed
 from protocols.results import LostRound, RoundResult, RunResult
 from protocols.round import RoundContext, aggregate_work, new_model, work_of
 from protocols.simulation.calibration import Calibration
@@ -52,6 +52,7 @@ class System(ABC):
         twin: Aggregator | None = None,
         calibration: Calibration | None = None,
     ) -> None:
+        self.settings: object = None
         self.federation = federation
         self.aggregator = aggregator
         self._twin = twin
@@ -211,8 +212,9 @@ class System(ABC):
                 seed=self._session_seed(number),
             )
         except AbortError as error:
-            if not late and not isinstance(error, DifferencingError):
-                raise
+            drawn = self.federation.participants is not None
+            if not (late or drawn or isinstance(error, DifferencingError)):
+                raise  # and so would every other round
             return self._lose(checkpoint, work, talk, late, error)
         clients = self.measuring.clients(work, aggregated, talk, late)
         details = self.learn(number, clients, work, aggregated)
@@ -234,8 +236,7 @@ class System(ABC):
             survivors=tuple(map(str, aggregated.survivors)),
             withheld_share=aggregated.withheld_share,
             difference=self._difference(aggregated, work, dropouts),
-            verdict=aggregated.verdict,
-            validation=None if setup.validation is None else accuracy(model, setup.validation, precision),
+            verdict=" Besides: ".join([aggregated.verdict, *(tally.verdict for tally in talk.tallies)]),
             details=details,
         )
         return result, after
@@ -261,7 +262,7 @@ class System(ABC):
 
     def _session_seed(self, number: int) -> bytes:
         """Secrets of its own for every session, although runs repeat."""
-        return hashlib.sha256(f"{self.name}, seed {self.federation.seed}, round {number}".encode()).digest()
+        return session_seed(self.federation.seed, "round", self.name, self.settings, number)
 
     def _difference(self, aggregated: Aggregated, work: Mapping[Client, Work], dropouts: Dropouts) -> float | None:
         if self._twin is None:

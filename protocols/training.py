@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,11 +94,11 @@ class Training:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise ParameterError("steps and batch_size must be at least 1")
-        if self.learning_rate <= 0 or not 0 <= self.momentum < 1:
-            raise ParameterError("learning_rate must be positive and momentum in [0, 1)")
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.momentum < 1:
+            raise ParameterError("learning_rate must be positive and finite, and momentum in [0, 1)")
         if self.optimiser not in get_args(Optimiser):
             raise ParameterError(f"optimiser must be one of {get_args(Optimiser)}, not {self.optimiser!r}")
-        if self.largest_gradient is not None and self.largest_gradient <= 0:
+        if self.largest_gradient is not None and not self.largest_gradient > 0:
             raise ParameterError("largest_gradient must be positive, or None")
         if self.precision not in get_args(Precision):
             raise ParameterError(f"precision must be one of {get_args(Precision)}, not {self.precision!r}")

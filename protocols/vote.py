@@ -63,7 +63,9 @@ class Vote:
         return agreed(self.tally.counts, self.voters, quorum)
 
 
-def voted_mask(layout: Layout, counts: NDArray[np.int64], keep: float) -> Mask:
+def voted_mask(
+    layout: Layout, counts: NDArray[np.int64], keep: float, provenance: Provenance = Provenance.PUBLIC
+) -> Mask:
     """The public mask of all stragglers with a keep ratio: in each group the units with the most votes are dropped.
 
     Of equally many votes the last units are dropped, so everybody computes the same mask, and masks are nested: a unit
@@ -73,12 +75,13 @@ def voted_mask(layout: Layout, counts: NDArray[np.int64], keep: float) -> Mask:
         layout: Whose units were voted on.
         counts: The votes for each unit, (unit_count,) whole numbers.
         keep: Share of each group that is kept, as ``kept_units``, in (0, 1].
+        provenance: That of the keep ratio, where it says something about the device.
 
     Raises:
         LayoutMismatchError: Another number of counts than of units.
         ParameterError: ``keep`` is not in (0, 1].
     """
-    return keep_units(layout, -counts, keep, provenance=Provenance.PUBLIC)
+    return keep_units(layout, -counts, keep, provenance=provenance)
 
 
 def vote(

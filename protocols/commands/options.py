@@ -18,6 +18,9 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
     parser.add_argument("--dataset", default="digits", metavar="NAME", help="what to learn (default: digits, built in)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data sets lie; nothing is downloaded")
     parser.add_argument("--profile", default="half-speed", metavar="NAME", help="the devices (default: half-speed)")
+    parser.add_argument(
+        "--fleet-seed", type=int, default=0, metavar="S", help="draws the devices of the mixed profiles (default: 0)"
+    )
     parser.add_argument("--clients", type=int, default=20, metavar="N", help="how many (default: 20)")
     parser.add_argument("--participants", type=int, metavar="N", help="of them in a round (default: all)")
     parser.add_argument(
@@ -57,6 +60,7 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
     return Setup(
         dataset=arguments.dataset,
         profile=arguments.profile,
+        fleet_seed=arguments.fleet_seed,
         clients=arguments.clients,
         participants=arguments.participants,
         deadline=arguments.deadline,

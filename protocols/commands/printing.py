@@ -6,7 +6,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from protocols.markdown import costs, results
+from protocols.markdown import costs, legend, results
+from protocols.simulation.profiles import outline, profile
 from secagg.errors import SecAggError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from protocols.campaign import Tell
     from protocols.comparison import Row
+    from protocols.experiment import Setup
     from protocols.results import Outcome
 
 
@@ -24,8 +26,8 @@ class InterruptedRunError(SecAggError):
     """The user stopped a run."""
 
 
-_NARROWEST = 118
-"""Columns that the tables need; a pipe has no width of its own."""
+_ONLY_ON_PAGES = ("Down s", "Energy kJ", "Layers recovered")
+"""Columns of costs for which a terminal has no room."""
 
 
 @contextmanager
@@ -67,40 +69,56 @@ def resumable(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def print_tables(tables: Sequence[Table], *below: str) -> None:
-    """Prints tables and lines below them on standard output."""
+def print_tables(tables: Mapping[str, Table], *below: str) -> None:
+    """Prints tables by their titles, and lines below, on standard output; as wide as the tables: no number is cut."""
     from rich.console import Console
+    from rich.measure import Measurement
 
     console = Console(file=sys.stdout)
-    if console.width < _NARROWEST:
-        console = Console(file=sys.stdout, width=_NARROWEST)
-    for table in tables:
+    boundless = console.options.update(width=sys.maxsize)
+    needed = max(Measurement.get(console, boundless, table).maximum for table in tables.values())
+    if console.width < needed:
+        console = Console(file=sys.stdout, width=needed)
+    for title, table in tables.items():
+        console.print(f"[italic]{title}[/italic]", soft_wrap=True)
         console.print(table)
     for line in below:
         console.print(line, highlight=False)
 
 
-def comparison_tables(rows: Sequence[Row], title: str) -> tuple[Table, Table]:
-    """A row a system in each: accuracies and round times, and where time, bytes and energy go."""
-    labels = [row.label for row in rows]
-    return _table(title, labels, results(rows)), _table("Where it goes, in a round", labels, costs(rows))
+def print_comparison(rows: Sequence[Row], title: str, setup: Setup, *below: str, stragglers_only: bool) -> None:
+    """Prints accuracies and round times, where time and bytes go, what the columns mean, and the devices.
+
+    Args:
+        rows: A row a system, the baseline first; or one alone.
+        title: Above the tables.
+        setup: What the rows have in common.
+        below: Lines below.
+        stragglers_only: As ``protocols.markdown.results``.
+    """
+    labels, first = [row.label for row in rows], results(rows, stragglers_only=stragglers_only)
+    second = {name: cells for name, cells in costs(rows).items() if name not in _ONLY_ON_PAGES}
+    tables = {title: _table(labels, first), "Where it goes, in a round": _table(labels, second)}
+    print_tables(tables, *legend([*first, *second]), _devices(setup), *below)
 
 
-def _table(title: str, labels: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
+def _devices(setup: Setup) -> str:
+    kinds = setup.to_json()["devices"]
+    shown = "; ".join(
+        f"{row['device']}" + (f" ({row['number']})" if row["number"] > 1 else "") + f": {row['GFLOP/s']:.3g} GFLOP/s, "
+        f"{row['up Mbit/s']:.3g} Mbit/s up, {row['down Mbit/s']:.3g} down"
+        for row in outline(kinds)
+    )
+    return f"\nDevices, {setup.profile} ({profile(setup.profile).about}). {shown}."
+
+
+def _table(labels: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("System", no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for label, *cells in zip(labels, *columns.values(), strict=True):
         table.add_row(label, *cells)
     return table
-
-
-LEGEND = """\
-Times are simulated: operations counted, bytes on the wire, and secure aggregation as calibrated. Accuracy is the mean
-over a run's last rounds, ± deviation between seeds; less baseline: in points, ± 95 % interval over paired seeds; in
-equal time: when the fastest system had finished. Compute, up, down and secure are those of a round's slowest client.
-Speed-up is 1 - T'/T; its bound is that of stragglers as fast as the slowest of the others."""
-"""What the columns mean."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protocols.commands.options import add_experiment, pairs, place_of, setup_of
 
@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from protocols import campaign, experiment
     from protocols.catalogue import system_kind
     from protocols.commands.printing import bars, resumable
-    from protocols.comparison import compare
+    from protocols.folder import RunFolder, make_folder
     from protocols.simulation.calibration import Calibration
 
     kind = system_kind(arguments.system)
@@ -54,39 +54,46 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     folder: Path = arguments.out or Path("runs") / f"{setup.system}-{setup.dataset}"
-    calibration = Calibration.load(folder / campaign.CALIBRATION)
-    experiment.calibrate(setup, calibration)
-    with resumable(folder), bars({experiment.WARM_UP: setup.warm_up} | {setup.system: setup.rounds}) as tell:
+    place, totals = place_of(arguments), {experiment.WARM_UP: setup.warm_up} if setup.warm_up else {}
+    with resumable(folder), bars(totals | {setup.system: setup.rounds}) as tell:
+        calibration = Calibration.load(folder / campaign.CALIBRATION)
+        experiment.calibrate(setup, calibration)
+        make_folder(folder)
+        calibration.save(folder / campaign.CALIBRATION)
         result = experiment.run(
             setup,
             folder,
-            place_of(arguments),
+            place,
             calibration=calibration,
             on_round=lambda name, one: tell(name if name == experiment.WARM_UP else setup.system, setup.seed, one),
         )
-    calibration.save(folder / campaign.CALIBRATION)
-    written = {"setup": setup.to_json(), "result": result.to_json()}
+    resolved = RunFolder.as_it_stands(folder).setup | {"rounds": setup.rounds}
+    written = {"setup": resolved, "result": result.to_json()}
     (folder / "result.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     if arguments.format == "json":
-        print(
-            json.dumps(
-                {"setup": setup.to_json(), "summary": compare({setup.system: {setup.seed: result}})[0].to_json()}
-            )
-        )
+        print(json.dumps({"setup": resolved, "summary": _summary(setup, result)}, indent=1))
     else:
         _print(setup, result, folder)
     return 0
 
 
+def _summary(setup: Setup, result: RunResult) -> dict[str, Any]:
+    from protocols.comparison import BESIDE_BASELINE, compare
+
+    (row,) = compare({setup.system: {setup.seed: result}})
+    return {name: value for name, value in row.to_json().items() if name not in BESIDE_BASELINE}
+
+
 def _print(setup: Setup, result: RunResult, folder: Path) -> None:
-    from protocols.commands.printing import LEGEND, comparison_tables, print_tables
+    from protocols.commands.printing import print_comparison
     from protocols.comparison import compare
 
-    rows = compare({setup.system: {setup.seed: result}})
-    print_tables(
-        comparison_tables(rows, f"{result.system} on {setup.dataset}, profile {setup.profile}, {setup.rounds} rounds"),
-        LEGEND,
+    print_comparison(
+        compare({setup.system: {setup.seed: result}}),
+        f"{result.system} on {setup.dataset}, profile {setup.profile}, {setup.rounds} rounds",
+        setup,
         *(f"\n{note}" for note in result.notes),
         f"\n{result.verdict}",
         f"\nKept in {folder}: setup.json, rounds.jsonl, checkpoint.pt, result.json",
+        stragglers_only=False,
     )

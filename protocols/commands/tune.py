@@ -12,6 +12,7 @@ from protocols.commands.options import add_experiment, place_of, setup_of
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from protocols.campaign import Tell
     from protocols.results import Outcome
@@ -23,7 +24,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "tune",
         help="choose a learning rate on the validation part",
         description="Trains FedAvg, without encryption, with each learning rate and seed, and compares accuracies on "
-        "examples that clients set aside. The test set is not looked at.",
+        "examples that clients set aside. The test set is not looked at. Interrupted, the same command goes on where "
+        "it stopped. Writes tune.json.",
     )
     parser.add_argument("--learning-rates", nargs="+", type=float, required=True, metavar="R", help="those to try")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="S", help="default: 0")
@@ -35,35 +37,51 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _tune(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from rich.table import Table
-
     from protocols import experiment
-    from protocols.commands.printing import bars, print_tables
+    from protocols.commands.printing import bars, resumable
 
-    base = setup_of(arguments, system="fedavg", aggregation="float", validate=True)
-    place, found = place_of(arguments), {}
-    labels = {rate: f"{base.dataset} {rate:g}" for rate in arguments.learning_rates}
-    with bars(dict.fromkeys(labels.values(), base.rounds * len(arguments.seeds))) as tell:
+    base = setup_of(arguments, system="fedavg", aggregation="float", judge="validation")
+    place, seeds, out = place_of(arguments), arguments.seeds, arguments.out
+    labels, found = {rate: f"{base.dataset} {rate:g}" for rate in arguments.learning_rates}, {}
+    totals = dict.fromkeys(labels.values(), (base.warm_up + base.rounds) * len(seeds))
+    with resumable(out), bars(totals) as tell:
         for rate, label in labels.items():
-            setups = [replace(base, training={**base.training, "learning_rate": rate}, seed=s) for s in arguments.seeds]
-            validations = []
-            for setup in setups:
-                on_round = partial(_told, tell, label, setup.seed)
-                folder = arguments.out / label.replace(" ", "-") / f"seed-{setup.seed}"
-                validations.append(experiment.run(setup, folder, place, on_round=on_round).validation or 0.0)
-            found[rate] = fmean(validations)
+            found[rate] = fmean(
+                experiment.run(
+                    replace(base, training={**base.training, "learning_rate": rate}, seed=seed),
+                    out / label.replace(" ", "-") / f"seed-{seed}",
+                    place,
+                    on_round=partial(_told, tell, label, seed),
+                ).accuracy
+                for seed in seeds
+            )
     best = max(found, key=lambda rate: found[rate])
+    written = {
+        "setup": base.to_json(),
+        "seeds": seeds,
+        "validation": {f"{rate:g}": value for rate, value in found.items()},
+        "best": best,
+    }
+    (out / "tune.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     if arguments.format == "json":
-        print(json.dumps({"validation": {f"{rate:g}": value for rate, value in found.items()}, "best": best}))
-        return 0
-    table = Table(title=f"FedAvg on {base.dataset}, {base.rounds} rounds", title_justify="left")
-    table.add_column("Learning rate", justify="right")
-    table.add_column("Validation accuracy", justify="right")
-    for rate, value in found.items():
-        table.add_row(f"{rate:g}", f"{value:.1%}" + (" *" if rate == best else ""))
-    print_tables([table])
+        print(json.dumps(written, indent=1))
+    else:
+        _print(found, best, f"FedAvg on {base.dataset}, {base.rounds} rounds", f"\nWritten to {out}: tune.json")
     return 0
 
 
 def _told(tell: Tell, label: str, seed: int, _name: str, outcome: Outcome) -> None:
     tell(label, seed, outcome)
+
+
+def _print(found: Mapping[float, float], best: float, title: str, below: str) -> None:
+    from rich.table import Table
+
+    from protocols.commands.printing import print_tables
+
+    table = Table()
+    table.add_column("Learning rate", justify="right")
+    table.add_column("Validation accuracy", justify="right")
+    for rate, value in found.items():
+        table.add_row(f"{rate:g}", f"{value:.1%}" + (" *" if rate == best else ""))
+    print_tables({title: table}, below)

@@ -37,8 +37,8 @@ def dirichlet(
         ParameterError: ``alpha`` is not positive, or there are fewer examples than clients.
     """
     size = _part_size(len(labels), clients)
-    if alpha <= 0:
-        raise ParameterError("alpha must be positive")
+    if not 0 < alpha < np.inf:
+        raise ParameterError("alpha must be positive and finite")
     classes, label_of = np.unique(labels, return_inverse=True)
     left = [list(generator.permutation(np.flatnonzero(label_of == number))) for number in range(len(classes))]
     parts = []
@@ -50,7 +50,8 @@ def dirichlet(
             open_shares = np.array([share + 1e-12 if pool else 0.0 for share, pool in zip(shares, left, strict=True)])
             part.append(left[generator.choice(len(classes), p=open_shares / open_shares.sum())].pop())
         parts.append(np.sort(np.array(part, np.intp)))
-    return tuple(parts)
+    # Parts that are filled late get what is left, and must not all belong to the clients that are numbered last.
+    return tuple(parts[place] for place in generator.permutation(clients))
 
 
 def evenly(count: int, clients: int, generator: np.random.Generator) -> tuple[NDArray[np.intp], ...]:

@@ -20,10 +20,10 @@ from secagg.layout import Layout, Tensor
 from secagg.params import Mode  # noqa: TC001 - msgspec reads the annotations of these records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from protocols.aggregators import Aggregator, Client
+    from protocols.aggregators import Client
     from secagg.params import Params
 
 SESSIONS = 3
@@ -99,20 +99,6 @@ class Calibration:
     def times(self) -> tuple[SecureTime, ...]:
         """All that was measured, in that order."""
         return tuple(self._times.values())
-
-    def seconds(self, aggregator: Aggregator, held: Mapping[Client, int]) -> dict[Client, float]:
-        """Seconds that a session adds to each client's round.
-
-        Zero for floating point. Fixed point in the clear is charged what its session would take: it stands for it.
-
-        Args:
-            aggregator: What joins the updates.
-            held: Client to the number of coordinates that it holds.
-        """
-        if aggregator.params is None:
-            return dict.fromkeys(held, 0.0)
-        time, total = self.time(aggregator.mode, len(held), aggregator.params), sum(held.values())
-        return {client: time.seconds(own, total) for client, own in held.items()}
 
     def time(self, mode: Mode, clients: int, params: Params) -> SecureTime:
         """The times of one kind of session, measured where they are not known yet."""

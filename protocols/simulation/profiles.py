@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from protocols.simulation.devices import REFERENCE, Device, Fleet
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+MOST_KINDS = 4
+"""Kinds of device up to which an outline tells all of them."""
 
 STRAGGLER_SHARE = 0.2
 """Of a fleet with stragglers: four of twenty."""
@@ -128,3 +131,16 @@ def table(fleet: Fleet) -> list[dict[str, float | str]]:
         }
         for device, number in rows.items()
     ]
+
+
+def outline(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a table to be shown: all where they are few, else the slowest, the median and the fastest device."""
+    if len(rows) <= MOST_KINDS:
+        return [dict(row) for row in rows]
+    devices = [row for row in sorted(rows, key=_quickness) for _ in range(row["number"])]
+    shown = {"slowest": devices[0], "median": devices[(len(devices) - 1) // 2], "fastest": devices[-1]}
+    return [{**row, "device": f"{name} of {len(devices)}"} for name, row in shown.items()]
+
+
+def _quickness(row: Mapping[str, Any]) -> tuple[float, ...]:
+    return row["GFLOP/s"], row["up Mbit/s"], row["down Mbit/s"]

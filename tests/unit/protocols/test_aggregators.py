@@ -143,6 +143,13 @@ class Conformance(ABC):
         with pytest.raises(WeightError):
             self.make().aggregate(updates(), weights={"client-0": 1.0})
 
+    def test_a_value_that_is_not_finite_is_refused_and_its_client_named(self) -> None:
+        given = updates()
+        given["client-2"]["hidden.bias"][0] = torch.nan
+        with pytest.raises(NotFiniteError, match="client-2") as refused:
+            self.make().aggregate(given)
+        assert refused.value.culprits == ("client-2",)
+
 
 class OnIntegers(Conformance):
     """What the aggregators promise beyond that which compute in fixed point."""
@@ -150,14 +157,9 @@ class OnIntegers(Conformance):
     def test_a_value_beyond_the_range_is_refused(self) -> None:
         given = updates()
         given["client-2"]["hidden.bias"][0] = 1.5
-        with pytest.raises(OutOfRangeError):
+        with pytest.raises(OutOfRangeError, match="client-2") as refused:
             self.make().aggregate(given)
-
-    def test_a_value_that_is_not_finite_is_refused(self) -> None:
-        given = updates()
-        given["client-2"]["hidden.bias"][0] = torch.nan
-        with pytest.raises(NotFiniteError):
-            self.make().aggregate(given)
+        assert refused.value.culprits == ("client-2",)
 
     def test_too_many_dropouts_end_the_round(self) -> None:
         gone: dict[Hashable, str] = {f"client-{number}": "ShareKeys" for number in range(3)}

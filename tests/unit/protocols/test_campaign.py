@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -74,6 +77,12 @@ def with_its_times(whole: Path, out: Path) -> Path:
     return out
 
 
+def interrupt(*processes: int | None) -> None:
+    for process in processes:
+        if process is not None:
+            os.kill(process, signal.SIGINT)
+
+
 def models(out: Path) -> dict[str, dict[str, bytes]]:
     """The bits of every run's model, by its folder."""
     return {
@@ -94,18 +103,55 @@ def test_every_variant_ran_with_every_seed_in_a_folder_of_its_own(whole: tuple[P
 
 def test_two_processes_give_the_same_results_as_one(tmp_path: Path, whole: tuple[Path, dict[str, Runs]]) -> None:
     told: list[tuple[str, int, int]] = []
-    runs = campaign.run(
-        TINY,
-        with_its_times(whole[0], tmp_path),
-        PLACE,
-        jobs=2,
-        on_round=lambda label, seed, one: told.append((label, seed, one.number)),
-    )
+
+    def deaf(label: str, seed: int, outcome: Outcome) -> None:
+        told.append((label, seed, outcome.number))
+        if len(told) == 3:  # what a terminal would do to all processes
+            interrupt(*(process.pid for process in multiprocessing.active_children()))
+
+    runs = campaign.run(TINY, with_its_times(whole[0], tmp_path), PLACE, jobs=2, on_round=deaf)
     assert runs == whole[1]
     assert models(tmp_path) == models(whole[0])
     expected = {(label, seed, number) for label in LABELS for seed in (0, 5) for number in (1, 2)}
     assert set(told) == expected | {("warm-up", 0, 0), ("warm-up", 5, 0)}
     assert len(told) == len(set(told))
+
+
+def test_an_interrupt_stops_the_other_processes_too(tmp_path: Path, whole: tuple[Path, dict[str, Runs]]) -> None:
+    endless = replace(TINY, base=replace(TINY.base, rounds=5000), variants=VARIANTS[:1])
+    told: list[str] = []
+
+    def interrupted(label: str, _seed: int, _outcome: Outcome) -> None:
+        told.append(label)
+        if told.count("fedavg") == 1:
+            interrupt(os.getpid())
+
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(endless, with_its_times(whole[0], tmp_path), PLACE, jobs=2, on_round=interrupted)
+    assert multiprocessing.active_children() == []
+    assert 1 <= told.count("fedavg") < 5000
+
+
+def test_what_decided_a_campaign_and_where_its_warm_ups_ended_can_be_read(whole: tuple[Path, dict[str, Runs]]) -> None:
+    setup = campaign.resolved(TINY, whole[0])
+    assert (setup["system"], setup["seed"], setup["rounds"], setup["training"]["steps"]) == ("fedavg", 0, 2, 1)
+    begins = campaign.begins(TINY, whole[0])
+    assert set(begins) == {0, 5}
+    for seed, (seconds, _) in begins.items():
+        first = whole[1]["fedavg"][seed].rounds[0]
+        assert seconds == pytest.approx(first.finished_at - first.seconds)
+    assert campaign.begins(replace(TINY, base=replace(TINY.base, warm_up=0)), whole[0]) == {}
+
+
+def test_seeds_differ_in_data_and_not_in_devices() -> None:
+    mixed = replace(TINY, base=replace(TINY.base, profile="mixed"))
+    assert len({mixed.setup(variant, seed).fleet() for variant in VARIANTS for seed in range(4)}) == 1
+
+
+def test_a_place_that_is_no_folder_is_refused_as_the_option_that_named_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ParameterError, match=r"--out .*file"):
+        campaign.run(TINY, tmp_path / "file", PLACE)
 
 
 def test_in_the_clear_the_models_are_the_same(tmp_path: Path, whole: tuple[Path, dict[str, Runs]]) -> None:

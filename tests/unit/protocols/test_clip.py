@@ -55,7 +55,7 @@ def test_a_straggler_trains_a_module_with_fewer_parameters_and_keeps_up(
     federation: Federation, plain: FixedPoint, warm: Checkpoint, instant: Calibration, budget: Budget
 ) -> None:
     result, _ = Clip(federation, plain, ClipSettings(budget=budget), calibration=instant).run(2, warm)
-    for one in result.rounds:
+    for one in result.rounds[1:]:  # the first is charged the identification too
         slow, fast = one.clients["straggler-02"], one.clients["fast-02"]
         assert slow.parameters < fast.parameters
         assert slow.keep < fast.keep == 1
@@ -93,7 +93,7 @@ def test_the_global_mask_is_what_anybody_computes_from_two_models(
     federation: Federation, plain: FixedPoint, warm: Checkpoint, work_at: WorkAt, *, score: ScoreName, rule: object
 ) -> None:
     assert SCORES[score] is rule
-    system = Clip(federation, plain, ClipSettings(score=score))
+    system = Clip(federation, plain, ClipSettings(score=score, keep=0.6))
     assert warm.previous is not None
     expected = invariant_mask(
         federation.units,

@@ -45,7 +45,9 @@ def test_equal_numbers_have_no_margin() -> None:
 # ---------------------------------------------------------------------------------- rows
 
 
-def client(seconds: tuple[float, float, float, float], *, keep: float = 1.0, up: int = 100) -> ClientRound:
+def client(
+    seconds: tuple[float, float, float, float], *, keep: float = 1.0, up: int = 100, late: bool = False
+) -> ClientRound:
     """A client's round from its seconds of download, computation, upload and secure aggregation."""
     download, compute, upload, secure = seconds
     return ClientRound(
@@ -56,6 +58,7 @@ def client(seconds: tuple[float, float, float, float], *, keep: float = 1.0, up:
         upload_bytes=up,
         seconds=ClientTime(download=download, compute=compute, upload=upload, secure=secure),
         joules=40 * compute,
+        late=late,
     )
 
 
@@ -102,6 +105,13 @@ def rows(system: Mapping[int, RunResult] = SYSTEM, baseline: Mapping[int, RunRes
     return first, second
 
 
+def in_time(one: Row) -> tuple[float, float]:
+    """A row's accuracy in equal time, and what it gained by then."""
+    assert one.accuracy_in_time is not None
+    assert one.gain_in_time is not None
+    return one.accuracy_in_time.mean, one.gain_in_time.mean
+
+
 def row(system: Mapping[int, RunResult] = SYSTEM, baseline: Mapping[int, RunResult] = BASELINE) -> Row:
     return rows(system, baseline)[1]
 
@@ -114,17 +124,57 @@ def test_rows_stand_in_the_order_given_with_the_systems_own_names() -> None:
 
 def test_times_stand_beside_the_baselines_and_its_bound() -> None:
     baseline, system = rows()
-    assert (baseline.round_seconds, baseline.speed_up, baseline.bound, baseline.above_bound) == (12, 0, 0.5, 1)
+    assert (baseline.round_seconds, baseline.speed_up, baseline.bound) == (12, 0, 0.5)
     assert (system.round_seconds, system.bound) == (8, 0.5)
     assert system.speed_up == pytest.approx(1 / 3)
-    assert system.above_bound == pytest.approx(1 / 3)  # 8 over 6 seconds
 
 
 def test_the_bound_is_the_baselines_and_not_the_systems_own() -> None:
     quicker = {name: replace(one, seconds=ClientTime(download=0, compute=1, upload=0)) for name, one in PRUNED.items()}
     found = row({seed: run([one_round(0, 0.5, quicker)]) for seed in (0, 1)})
     assert found.bound == 0.5
-    assert found.above_bound == pytest.approx(1 / 6 - 1)
+
+
+DEADLINE = 7.0
+CUT = {"a": FAST_A, "b": FAST_B, "c": client((2, 8, 2, 0), late=True)}
+"""A round of 7 seconds, at whose end the straggler was not done."""
+
+
+@pytest.mark.parametrize(
+    ("clients", "length", "without_stragglers"),
+    [
+        (CUT, DEADLINE, 6),
+        (CUT | {"b": client((1, 9, 1, 0), late=True)}, DEADLINE, DEADLINE),  # waits for b until the deadline
+        ({"c": FULL["c"]}, 12, 12),  # nobody else to be as fast as
+    ],
+)
+def test_with_a_deadline_no_round_gets_longer_if_stragglers_keep_up(
+    clients: dict[str, ClientRound], length: float, without_stragglers: float
+) -> None:
+    one = run([one_round(0, 0.5, clients, seconds=length)])
+    assert one.round_seconds_of_rest == without_stragglers
+    assert row({0: one, 1: one}, {0: one, 1: one}).bound == pytest.approx(1 - without_stragglers / length)
+
+
+def test_the_slowest_client_is_one_that_was_in_time_so_no_bar_exceeds_its_round() -> None:
+    found = row({seed: run([one_round(0, 0.5, CUT, seconds=DEADLINE)]) for seed in (0, 1)})
+    assert found.seconds == {"download": 1, "compute": 4, "upload": 1, "secure": 0}
+
+
+@pytest.mark.parametrize(
+    ("clients", "stragglers", "share"),
+    [
+        (CUT, ("c",), 0),
+        (CUT, ("b", "c"), 0.5),
+        ({"a": FAST_A, "b": FAST_B, "c": client((1, 4, 2, 0), late=True)}, ("c",), 0),  # late, if not slow
+        (dict.fromkeys(("a", "b", "c"), client((1, 4, 2, 0), late=True)) | {"d": FAST_A}, ("a", "d"), 0.5),
+    ],
+)
+def test_who_is_late_is_slow_and_not_in_time(
+    clients: dict[str, ClientRound], stragglers: tuple[str, ...], share: float
+) -> None:
+    one = run([one_round(0, 0.5, clients, seconds=DEADLINE)], stragglers=stragglers)
+    assert row({0: one, 1: one}).inclusion == share
 
 
 def test_accuracies_are_paired_by_seed() -> None:
@@ -146,13 +196,40 @@ def test_seeds_are_paired_in_whatever_order_they_stand() -> None:
 def test_accuracy_in_time_is_read_when_the_first_system_of_the_seed_was_done() -> None:
     # CLIP is done after 16 seconds; by then FedAvg had ended its first round only, at 12 seconds.
     baseline, system = rows()
-    assert system.accuracy_in_time.mean == pytest.approx(0.575)
-    assert baseline.accuracy_in_time.mean == pytest.approx((0.2 + 0.4) / 2)
+    assert in_time(system) == pytest.approx((0.575, 0.575 - 0.3))
+    assert in_time(baseline) == pytest.approx(((0.2 + 0.4) / 2, 0))
+    assert system.gain_in_time is not None
+    assert system.gain_in_time.deviation == pytest.approx(0.15 / 2**0.5)  # 0.4 less 0.2, 0.75 less 0.4: paired
 
 
-def test_who_had_not_ended_a_round_by_then_has_no_accuracy_in_time() -> None:
+def test_accuracies_in_time_are_means_over_as_much_time_for_all() -> None:
+    # CLIP's last five of eight rounds take 40 seconds, until the 64th; by then FedAvg ended rounds at 12, 24, ... 60.
+    quick = run([one_round(number, number / 10, PRUNED) for number in range(8)])
+    whole = run([one_round(number, number / 10, FULL) for number in range(8)])
+    baseline, system = rows({0: quick}, {0: whole})
+    assert in_time(system)[0] == pytest.approx((0.3 + 0.4 + 0.5 + 0.6 + 0.7) / 5)
+    assert in_time(baseline)[0] == pytest.approx((0.2 + 0.3 + 0.4) / 3)  # at 36, 48 and 60 seconds, after the 24th
+
+
+def test_a_round_longer_than_the_time_averaged_over_counts_too() -> None:
+    quick = run([one_round(number, 0.5, {"a": client((0, 1, 0, 0))}) for number in range(8)])
+    slow = run([one_round(number, 0.1, {"a": client((0, 2.5, 0, 0))}) for number in range(8)])
+    late = run([replace(one, finished_at=one.finished_at + 100 * one.number) for one in slow.rounds])
+    assert in_time(rows({0: quick}, {0: late})[0])[0] == pytest.approx(0.1)
+
+
+def test_who_had_not_ended_a_round_by_then_is_where_its_warm_up_ended() -> None:
     short = {seed: run([replace(one_round(0, 0.5, PRUNED), finished_at=5.0)]) for seed in (0, 1)}
-    assert rows(short)[0].accuracy_in_time.mean == 0
+    baseline, system = compare({"fedavg": BASELINE, "clip": short}, {0: (1.0, 0.25), 1: (1.0, 0.35)})
+    assert in_time(baseline) == pytest.approx((0.3, 0))
+    assert in_time(system) == pytest.approx((0.5, 0.2))
+
+
+def test_without_a_warm_up_its_accuracy_is_unknown_and_so_is_what_others_gained() -> None:
+    short = {seed: run([replace(one_round(0, 0.5, PRUNED), finished_at=5.0)]) for seed in (0, 1)}
+    baseline, system = rows(short)
+    assert (baseline.accuracy_in_time, baseline.gain_in_time, system.gain_in_time) == (None, None, None)
+    assert system.accuracy_in_time == Spread(mean=0.5, deviation=0, margin=0)
 
 
 def test_the_time_of_the_slowest_client_is_broken_down_round_by_round() -> None:

@@ -68,13 +68,27 @@ def test_a_small_alpha_skews_labels_and_a_large_one_does_not() -> None:
     assert even[1].max() < 0.4
 
 
+def test_what_is_left_over_goes_to_no_place_in_particular() -> None:
+    """Parts that are filled last see few labels: at every place of the list as often as at any other."""
+    labels = np.repeat(np.arange(10), 20)
+    kinds = np.array(
+        [[len(np.unique(labels[part])) for part in dirichlet(labels, 10, 0.3, generator(s))] for s in range(200)]
+    )
+    by_place, spread = kinds.mean(axis=0), kinds.std() / len(kinds) ** 0.5
+    assert np.abs(by_place - by_place.mean()).max() < 4 * spread
+    assert kinds.min(axis=1).mean() < by_place.mean() - 1  # there are such parts
+
+
 def test_a_partition_repeats_with_its_seed() -> None:
     one, same, other = (dirichlet(LABELS, 4, 0.5, generator(seed)) for seed in (2, 2, 3))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("clients", "alpha", "message"), [(4, 0.0, "alpha"), (0, 1.0, "parts"), (500, 1.0, "parts")])
+@pytest.mark.parametrize(
+    ("clients", "alpha", "message"),
+    [(4, 0.0, "alpha"), (4, np.nan, "alpha"), (4, np.inf, "alpha"), (0, 1.0, "parts"), (500, 1.0, "parts")],
+)
 def test_a_partition_that_cannot_be_is_refused(clients: int, alpha: float, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         dirichlet(LABELS, clients, alpha, generator())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ import torch
 from protocols import experiment
 from protocols.catalogue import SYSTEMS
 from protocols.clip import ClipSettings
-from protocols.experiment import Setup, federation_of, mode_of, settings_from, system_of
+from protocols.experiment import Setup, federation_of, mode_of, resolved, settings_from, system_of
 from protocols.folder import RunFolder
 from protocols.ma_clamp import DepthSettings
 from protocols.simulation import calibration
 from protocols.simulation.calibration import Calibration
 from protocols.simulation.profiles import table
 from protocols.suites import SUITES, suite
-from protocols.training import Training
+from protocols.tasks import TASKS
+from protocols.training import Training, accuracy
 from secagg.errors import InputError, ParameterError
 from secagg.params import Params
 
@@ -67,9 +69,14 @@ def run(one: Setup, folder: Path, instant: Calibration) -> RunResult:
 
 
 def end_of(one: Setup, folder: Path) -> Checkpoint:
-    found = RunFolder(folder, one.to_json()).checkpoint
+    found = RunFolder(folder, resolved(one, federation_of(one))).checkpoint
     assert found is not None
     return found
+
+
+def end_of_a(one: Setup, folder: Path, instant: Calibration) -> Checkpoint:
+    run(one, folder, instant)
+    return end_of(one, folder)
 
 
 def same_model(one: Checkpoint, other: Checkpoint) -> bool:
@@ -155,7 +162,12 @@ def test_unknown_names_and_wrong_values_are_refused_by_name(
         ({"rounds": 0}, "rounds"),
         ({"warm_up": -1}, "warm_up"),
         ({"clients": 1}, "clients"),
+        ({"participants": -1}, "participants must be from 1 to the 6 clients, not -1"),
+        ({"participants": 0}, "participants"),
+        ({"participants": 7}, "participants"),
+        ({"judge": "training"}, "judge must be one of"),
         ({"seed": -1}, "seed"),
+        ({"fleet_seed": -1}, "fleet_seed"),
     ],
 )
 def test_a_setup_outside_its_domain_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -169,7 +181,6 @@ def test_a_setup_outside_its_domain_is_refused(wrong: dict[str, Any], message: s
         ({"system": "fedsgd"}, "no system is called 'fedsgd'; there are fedavg, clip"),
         ({"dataset": "words"}, "dataset must be one of digits"),
         ({"profile": "quick"}, "profile must be one of"),
-        ({"participants": 7}, "participants"),
         ({"deadline": -1.0}, "deadline"),
         ({"partition": "natural"}, "partition"),
         ({"alpha": 0.0}, "alpha"),
@@ -219,14 +230,80 @@ def test_a_setup_becomes_json_with_its_device_table() -> None:
     assert sum(row["number"] for row in plain["devices"]) == one.clients
 
 
-def test_the_seed_draws_the_fleet_the_model_and_the_data() -> None:
+def test_the_seed_draws_the_model_and_the_data_and_leaves_the_fleet_as_it_is() -> None:
     one, same, other = (federation_of(setup(profile="mixed", seed=seed)) for seed in (1, 1, 2))
-    assert one.fleet == same.fleet != other.fleet
+    assert one.fleet == same.fleet == other.fleet
     assert same_model(one.start(), same.start())
     assert not same_model(one.start(), other.start())
     name = one.fleet.names[0]
     assert torch.equal(one.examples[name].inputs, same.examples[name].inputs)
     assert not torch.equal(one.examples[name].labels[:20], other.examples[name].labels[:20])
+
+
+def test_the_fleet_has_a_seed_of_its_own() -> None:
+    assert setup(profile="mixed").fleet() != setup(profile="mixed", fleet_seed=1).fleet()
+
+
+def test_rounds_are_judged_on_the_test_set_or_on_what_clients_set_aside_and_never_on_both() -> None:
+    test, validation = federation_of(setup()), federation_of(setup(judge="validation"))
+    assert all(torch.equal(own.inputs, validation.examples[name].inputs) for name, own in test.examples.items())
+    trained = {row.numpy().tobytes() for own in test.examples.values() for row in own.inputs}
+    judged = {one: {row.numpy().tobytes() for row in one.test.inputs} for one in (test, validation)}
+    assert not judged[test] & judged[validation]
+    assert not trained & judged[validation]
+
+
+def test_a_judged_accuracy_is_that_on_the_chosen_part(tmp_path: Path, instant: Calibration) -> None:
+    one = setup(judge="validation", rounds=1, training={"steps": 20})
+    federation = federation_of(one)
+    model = federation.model_at(end_of_a(one, tmp_path, instant))
+    assert RunFolder.as_it_stands(tmp_path).setup["data"]["validation"] == len(federation.test)
+    assert run(one, tmp_path, instant).accuracy == accuracy(model, federation.test)
+    assert accuracy(model, federation.test) != accuracy(model, federation_of(setup()).test)
+
+
+def test_what_decides_a_run_is_told_whole() -> None:
+    one = setup(system="clip", settings={"statistic": "local"}, training={"steps": "3"}, seed=4)
+    federation = federation_of(one)
+    found = json.loads(json.dumps(resolved(one, federation)))
+    assert found["settings"] == vars(ClipSettings(statistic="local"))
+    assert found["training"] == vars(replace(TASKS["digits-mlp"].training, steps=3))
+    assert (found["params"]["min_cohort"], found["params"]["value_range"], found["params"]["levels"]) == (2, 2, 2**18)
+    assert (found["partition"], found["mode"], found["watts"]) == ("label-skewed", "mask-indexed", 40)
+    assert found["model"]["fc1.weight"] == [64, 64]
+    assert found["data"]["train"] == sum(map(len, federation.examples.values()))
+    assert found["data"]["test"] == len(federation.test)
+
+
+def test_the_same_settings_said_in_other_words_are_the_same_run() -> None:
+    short, long = setup(params={}), setup(params={"min_cohort": "3", "value_range": 2}, partition="label-skewed")
+    assert resolved(short, federation_of(short)) == resolved(long, federation_of(long))
+
+
+@pytest.mark.parametrize("place", [("straggler-01", "inputs"), ("fast-02", "labels"), ("test", "labels")])
+def test_a_changed_example_is_another_run(place: tuple[str, str]) -> None:
+    one, (owner, what) = setup(), place
+    federation = federation_of(one)
+    before = resolved(one, federation)
+    assert before == resolved(one, federation_of(one))
+    own = federation.test if owner == "test" else federation.examples[owner]
+    changed = replace(own, **{what: getattr(own, what).flip(0)})
+    if owner == "test":
+        other = replace(federation, test=changed)
+    else:
+        other = replace(federation, examples={**federation.examples, owner: changed})
+    assert resolved(one, other)["data"]["sha256"] != before["data"]["sha256"]
+
+
+def test_a_task_that_changed_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: Calibration
+) -> None:
+    run(setup(), tmp_path, instant)
+    own = TASKS["digits-mlp"]
+    changed = replace(own, training=replace(own.training, momentum=0.5), value_range=3.0)
+    monkeypatch.setattr(experiment, "task", lambda _: changed)
+    with pytest.raises(ParameterError, match="another params, training"):
+        run(setup(), tmp_path, instant)
 
 
 def test_systems_that_are_compared_start_from_one_model_and_one_division() -> None:
@@ -349,18 +426,48 @@ def test_a_run_begins_where_its_warm_up_ended(tmp_path: Path, instant: Calibrati
 
 
 def test_a_warm_up_does_not_withhold_what_the_system_would(tmp_path: Path, instant: Calibration) -> None:
-    one = setup(system="ma-clamp", params={"min_cohort": 2, "participation": 0.75}, warm_up=1, rounds=1)
+    one = setup(system="feddrop", params={"min_cohort": 2, "participation": 0.75}, warm_up=1, rounds=1)
     run(one, tmp_path / "one", instant)
     other = replace(one, params={"min_cohort": 2, "participation": 0.5})
-    assert told_by(other, tmp_path / "two", instant, warm_up_folder=tmp_path / "one" / "warm-up") == ["MA-CLAMP plain"]
+    assert told_by(other, tmp_path / "two", instant, warm_up_folder=tmp_path / "one" / "warm-up") == ["FedDrop plain"]
 
 
-def test_a_longer_warm_up_goes_on_and_a_shorter_one_is_refused(tmp_path: Path, instant: Calibration) -> None:
+@pytest.mark.parametrize("system", ["ma-clamp", "clamp"])
+def test_what_makes_a_system_what_it_is_cannot_be_set(system: str) -> None:
+    with pytest.raises(ParameterError, match=f"participation is part of what {system} is"):
+        experiment.params_of(setup(system=system, params={"participation": 0.7}))
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_warm_up_of_another_length_is_refused_and_the_one_that_is_there_stays(
+    tmp_path: Path, instant: Calibration, length: int
+) -> None:
     shared = {"warm_up_folder": tmp_path / "warm"}
-    assert told_by(setup(warm_up=1, rounds=1), tmp_path / "one", instant, **shared)[:1] == ["warm-up"]
-    assert told_by(setup(warm_up=2, rounds=1), tmp_path / "two", instant, **shared) == ["warm-up", "FedAvg plain"]
-    with pytest.raises(ParameterError, match="warm holds a longer warm-up: choose another --out"):
-        told_by(setup(warm_up=1, rounds=1), tmp_path / "three", instant, **shared)
+    before = told_by(setup(warm_up=2, rounds=1), tmp_path / "one", instant, **shared)
+    assert before == ["warm-up", "warm-up", "FedAvg plain"]
+    with pytest.raises(ParameterError, match="one holds a run with another warm_up: choose another --out"):
+        told_by(setup(warm_up=length, rounds=1), tmp_path / "one", instant, **shared)
+    with pytest.raises(ParameterError, match="warm holds a run with another rounds: choose another --out"):
+        told_by(setup(warm_up=length, rounds=1), tmp_path / "two", instant, **shared)
+    assert told_by(setup(warm_up=2, rounds=1), tmp_path / "one", instant, **shared) == []
+    assert told_by(setup(warm_up=2, rounds=1), tmp_path / "two", instant, **shared) == ["FedAvg plain"]
+
+
+def test_a_run_that_began_needs_its_warm_up_no_more(tmp_path: Path, instant: Calibration) -> None:
+    told_by(setup(warm_up=1, rounds=1), tmp_path / "run", instant)
+    shutil.rmtree(tmp_path / "run" / "warm-up")
+    assert told_by(setup(warm_up=1, rounds=2), tmp_path / "run", instant) == ["FedAvg plain"]
+    assert not (tmp_path / "run" / "warm-up").exists()
+
+
+def test_a_warm_up_that_was_stopped_goes_on(tmp_path: Path, instant: Calibration) -> None:
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    one = setup(warm_up=2, rounds=1)
+    with pytest.raises(StoppedError):
+        experiment.run(one, tmp_path, calibration=instant, on_round=stop)
+    assert told_by(one, tmp_path, instant) == ["warm-up", "FedAvg plain"]
 
 
 # ---------------------------------------------------------------------------------- calibration
@@ -368,15 +475,15 @@ def test_a_longer_warm_up_goes_on_and_a_shorter_one_is_refused(tmp_path: Path, i
 
 @pytest.mark.parametrize("participants", [None, 4])
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_what_is_calibrated_before_is_all_that_a_run_needs(
+def test_what_is_calibrated_before_is_all_that_a_run_and_its_warm_up_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, participants: int | None
 ) -> None:
     monkeypatch.setattr(calibration, "LENGTHS", (8, 64))
     monkeypatch.setattr(calibration, "SESSIONS", 1)
-    one, known = setup(system=system, participants=participants, rounds=1), Calibration()
+    one, known = setup(system=system, participants=participants, warm_up=1, rounds=1), Calibration()
     experiment.calibrate(one, known)
     measured = known.times
-    assert len(measured) == 1
+    assert {time.mode for time in measured} == {"uniform", mode_of(one)}
     experiment.run(one, tmp_path, calibration=known)
     assert known.times == measured
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,9 @@ def test_a_batch_has_the_shape_and_the_dtype_of_the_inputs(federation: Federatio
     assert tuple(federation.batch.shape) == (8, 16)
 
 
-@pytest.mark.parametrize("wrong", [{"participants": 0}, {"participants": 9}, {"deadline": 0.0}, {"deadline": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"participants": 0}, {"participants": 9}, {"deadline": 0.0}, {"deadline": -1.0}, {"deadline": math.nan}]
+)
 def test_settings_outside_their_domain_are_refused(federation: Federation, wrong: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         replace(federation, **wrong)  # type: ignore[arg-type]

@@ -57,7 +57,6 @@ def played(number: int) -> RoundResult:
         withheld_share=0.0,
         difference=None if number else 0.0,
         verdict='nobody learned "anything", not even ε',
-        validation=0.25,
         details={"mean depth": 2.5},
     )
 
@@ -121,13 +120,25 @@ def test_a_half_written_line_is_dropped(tmp_path: Path, cut: int) -> None:
     assert (tmp_path / ROUNDS).read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("left", [(), (0, 2), (0, 1)])
+@pytest.mark.parametrize("left", [(), (0, 2), (0, 1), (1, 2)])
 def test_a_missing_round_is_refused_and_not_played_under_another_number(tmp_path: Path, left: tuple[int, ...]) -> None:
     filled(tmp_path)
     lines = (tmp_path / ROUNDS).read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / ROUNDS).write_text("".join(lines[number] for number in left), encoding="utf-8")
     with pytest.raises(InputError, match=f"{ROUNDS} is damaged"):
         RunFolder(tmp_path, PLAN)
+
+
+def test_after_a_warm_up_the_first_round_has_its_length_as_number(tmp_path: Path) -> None:
+    plan = {**PLAN, "warm_up": 3}
+    folder = RunFolder(tmp_path, plan)
+    for number in (3, 4):
+        folder.add(played(number), checkpoint(number + 1))
+    assert RunFolder(tmp_path, plan).outcomes == (played(3), played(4))
+    lines = (tmp_path / ROUNDS).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / ROUNDS).write_text("damaged\n" + lines[1], encoding="utf-8")
+    with pytest.raises(InputError, match=f"{ROUNDS} is damaged"):
+        RunFolder(tmp_path, plan)
 
 
 def test_a_checkpoint_without_its_rounds_is_refused(tmp_path: Path) -> None:
@@ -164,6 +175,36 @@ def test_more_rounds_are_the_same_run_and_are_written_down(tmp_path: Path) -> No
     filled(tmp_path)
     assert len(RunFolder(tmp_path, {**PLAN, "rounds": 30}).outcomes) == 3
     assert json.loads((tmp_path / SETUP).read_text(encoding="utf-8"))["rounds"] == 30
+
+
+def test_rounds_only_grow(tmp_path: Path) -> None:
+    filled(tmp_path)
+    assert RunFolder(tmp_path, {**PLAN, "rounds": 2}).setup["rounds"] == PLAN["rounds"]
+    assert json.loads((tmp_path / SETUP).read_text(encoding="utf-8")) == PLAN
+
+
+@pytest.mark.parametrize("rounds", [2, 30])
+def test_a_run_that_does_not_grow_has_its_number_of_rounds_for_good(tmp_path: Path, rounds: int) -> None:
+    filled(tmp_path)
+    with pytest.raises(ParameterError, match="another rounds"):
+        RunFolder(tmp_path, {**PLAN, "rounds": rounds}, grows=False)
+    assert len(RunFolder(tmp_path, PLAN, grows=False).outcomes) == 3
+
+
+def test_a_folder_in_which_no_round_was_finished_is_free_for_another_run(tmp_path: Path) -> None:
+    RunFolder(tmp_path, PLAN)
+    other = {**PLAN, "clients": 4, "rounds": 2}
+    assert RunFolder(tmp_path, other).outcomes == ()
+    assert json.loads((tmp_path / SETUP).read_text(encoding="utf-8")) == other
+
+
+def test_a_folder_can_be_opened_as_it_stands(tmp_path: Path) -> None:
+    filled(tmp_path / "run")
+    found = RunFolder.as_it_stands(tmp_path / "run")
+    assert (found.setup, found.outcomes) == (PLAN, (played(0), lost(1), played(2)))
+    with pytest.raises(InputError, match=f"{SETUP} is damaged"):
+        RunFolder.as_it_stands(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"system": "made up"', "\x00\x01"])
@@ -230,7 +271,7 @@ def run(folder: Path, *, rounds: int = ROUND_COUNT, stop_after: int | None = Non
 
 
 def bits(folder: Path) -> dict[str, bytes]:
-    found = RunFolder(folder, json.loads((folder / SETUP).read_text(encoding="utf-8"))).checkpoint
+    found = RunFolder.as_it_stands(folder).checkpoint
     assert found is not None
     return {name: tensor.numpy().tobytes() for name, tensor in found.state.items()}
 

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from protocols.federation import Checkpoint
     from protocols.ma_clamp import DepthSystem
     from protocols.round import Work
-    from protocols.simulation.calibration import Calibration
+    from protocols.simulation.calibration import Calibration, SecureTime
     from protocols.system import System
+    from secagg.params import Mode
 
     WorkAt = Callable[[System, Checkpoint], Mapping[Client, Work]]
 
@@ -140,9 +141,15 @@ SPEEDS = (0.25, 0.25, 1.0, 1.0, 1.0, 8.0)
 QUICKLY = DepthSettings(depth=2, patience=1, jitter=False)
 
 
-def made(instant: Calibration, settings: DepthSettings = QUICKLY, deadline: float | None = None) -> MaClamp:
+def made(
+    instant: Calibration,
+    settings: DepthSettings = QUICKLY,
+    deadline: float | None = None,
+    *,
+    charged: bool = False,
+) -> MaClamp:
     made = replace(federation_of(mlp(WIDTH, WIDTHS[1:-1], CLASSES, seed=1), speeds=SPEEDS), deadline=deadline)
-    return MaClamp(made, floating(made, 0.0), settings, calibration=instant)
+    return MaClamp(made, clear(made, 0.0) if charged else floating(made, 0.0), settings, calibration=instant)
 
 
 def test_the_thresholds_stand_before_the_first_round_and_stay(instant: Calibration) -> None:
@@ -198,10 +205,10 @@ def test_a_first_depth_beyond_the_model_is_all_of_it(instant: Calibration) -> No
 
 def test_a_measured_time_does_not_decide_what_is_trained(instant: Calibration) -> None:
     class Slow(type(instant)):  # type: ignore[misc]  # the fixture's own class
-        def seconds(self, aggregator: Aggregator, held: Mapping[Client, int]) -> dict[Client, float]:  # noqa: ARG002
-            return dict.fromkeys(held, 1e6)
+        def time(self, mode: Mode, clients: int, params: Params) -> SecureTime:
+            return replace(super().time(mode, clients, params), client=1e6)
 
-    quick, slow = made(instant), made(Slow())
+    quick, slow = made(instant, charged=True), made(Slow(), charged=True)
     (result, end), (late, other) = quick.run(3), slow.run(3)
     assert late.round_seconds > 1e6 > result.round_seconds
     assert end.memory == other.memory
@@ -222,8 +229,8 @@ def test_a_run_in_two_parts_is_the_run_in_one(instant: Calibration) -> None:
     ("wrong", "message"),
     [
         ({"depth": 0}, "depth"),
-        ({"slow": 0.5}, "t_low 0.7 must be less than t_high 0.5"),
-        ({"fast": -1.0}, "t_low"),
+        ({"slow": 0.5}, "fast 0.7 must be less than slow 0.5"),
+        ({"fast": -1.0}, "fast"),
         ({"patience": 0}, "patience"),
     ],
 )

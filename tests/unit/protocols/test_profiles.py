@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protocols.simulation.devices import REFERENCE
-from protocols.simulation.profiles import FAST, PROFILES, SLOW, profile, table
+from protocols.simulation.profiles import FAST, PROFILES, SLOW, outline, profile, table
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -127,3 +127,22 @@ def test_a_table_has_one_row_for_devices_that_are_alike_in_units_that_people_use
 def test_a_table_of_a_mixed_fleet_tells_every_speed() -> None:
     made = fleet("mixed", 20)
     assert sorted(row["GFLOP/s"] for row in table(made)) == sorted(one.flops_per_second / 1e9 for one in made.devices)
+
+
+def test_an_outline_of_a_few_kinds_is_the_table() -> None:
+    rows = table(fleet("half-everything", 20))
+    assert outline(rows) == rows
+
+
+def test_an_outline_of_many_kinds_is_the_slowest_the_median_and_the_fastest_device() -> None:
+    rows = table(fleet("mixed", 21))
+    speeds = sorted(float(row["GFLOP/s"]) for row in rows)
+    shown = outline(rows)
+    assert [row["device"] for row in shown] == ["slowest of 21", "median of 21", "fastest of 21"]
+    assert [row["GFLOP/s"] for row in shown] == [speeds[0], speeds[10], speeds[20]]
+    assert [list(row) for row in shown] == [list(rows[0])] * 3
+
+
+def test_the_median_is_that_of_devices_and_not_of_kinds() -> None:
+    kinds = [{"device": "other", "number": n, "GFLOP/s": n, "up Mbit/s": 1, "down Mbit/s": 1} for n in range(1, 6)]
+    assert [row["number"] for row in outline(kinds)] == [1, 4, 5]  # fifteen devices, the eighth of speed 4

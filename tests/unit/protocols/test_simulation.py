@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.aggregators import FloatMean, MaskIndexed, Secure, Uniform
+from protocols.aggregators import Secure
 from protocols.results import ClientRound, LostRound, RoundResult, RunResult
 from protocols.simulation import calibration
 from protocols.simulation.calibration import SESSIONS, Calibration, SecureTime
@@ -18,11 +18,10 @@ from protocols.simulation.clock import ClientTime, TrainingCosts, client_time, r
 from protocols.simulation.devices import REFERENCE, Device, Fleet
 from pruning.cost import cost_of
 from secagg.errors import InputError, ParameterError
-from secagg.layout import Layout, Tensor
 from secagg.params import Params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from protocols.aggregators import Aggregated
@@ -60,7 +59,6 @@ def client(seconds: float, *, upload_bytes: int = 100) -> ClientRound:
 def run(
     seconds: Sequence[tuple[float, float]],
     accuracies: Sequence[float],
-    validations: Sequence[float | None] = (),
     lost: Sequence[float] = (),
 ) -> RunResult:
     """A fast and a slow client, round after round."""
@@ -78,7 +76,6 @@ def run(
                 withheld_share=0.0,
                 difference=DIFFERENCES[number] if number < len(DIFFERENCES) else None,
                 verdict=f"round {number}",
-                validation=validations[number] if validations else None,
             )
         )
     return RunResult(
@@ -101,8 +98,6 @@ def test_accuracy_is_the_mean_of_the_last_five_rounds() -> None:
     accuracies = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.9]
     one = run([(1.0, 2.0)] * 7, accuracies)
     assert one.accuracy == pytest.approx((0.2 + 0.3 + 0.4 + 0.5 + 0.9) / 5)
-    assert one.validation is None
-    assert run([(1.0, 2.0)] * 7, accuracies, [1.0, *accuracies[1:]]).validation == pytest.approx(one.accuracy)
     assert run([(1.0, 2.0)] * 2, [0.5, 0.7]).accuracy == pytest.approx(0.6)
 
 
@@ -195,7 +190,6 @@ def test_training_costs_are_those_of_the_model() -> None:
 # ---------------------------------------------------------------------------------- calibration
 
 
-LAYOUT = Layout((Tensor("weight", (30,)),))
 PARAMS = Params()
 TIME = SecureTime(
     mode="uniform",
@@ -206,7 +200,6 @@ TIME = SecureTime(
     server=2.0,
     server_per_coordinate=0.125,
 )
-HELD: dict[Hashable, int] = {"a": 30, "b": 30, "c": 30, "d": 10}
 
 
 @pytest.fixture
@@ -227,8 +220,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_session_takes_a_client_its_own_part_and_the_servers() -> None:
     assert TIME.seconds(0, 0) == 2.25
     assert TIME.seconds(30, 100) == 0.25 + 30 * 0.5 + 2.0 + 100 * 0.125
-    charged = Calibration([TIME]).seconds(Uniform(LAYOUT, PARAMS), HELD)
-    assert charged == {client: TIME.seconds(own, 100) for client, own in HELD.items()}
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**7))
@@ -250,14 +241,14 @@ def test_what_two_lengths_take_says_what_any_length_takes(monkeypatch: pytest.Mo
 
 def test_secure_aggregation_is_calibrated_once_for_each_kind_of_session(short: list[int]) -> None:
     known = Calibration()
-    first = known.seconds(Uniform(LAYOUT, PARAMS), HELD)
-    assert min(first.values()) > 0
+    first = known.time("uniform", 4, PARAMS)
+    assert first.seconds(30, 100) > 0
     assert short == [16] * SESSIONS + [64] * SESSIONS
-    assert known.seconds(Uniform(LAYOUT, PARAMS), HELD) == first
+    assert known.time("uniform", 4, PARAMS) is first
     assert len(short) == 2 * SESSIONS
-    known.seconds(MaskIndexed(LAYOUT, PARAMS), HELD)
-    known.seconds(Uniform(LAYOUT, replace(PARAMS, levels=64)), HELD)
-    known.seconds(Uniform(LAYOUT, PARAMS), HELD | {"e": 1})
+    known.time("mask-indexed", 4, PARAMS)
+    known.time("uniform", 4, replace(PARAMS, levels=64))
+    known.time("uniform", 5, PARAMS)
     assert [(time.mode, time.clients) for time in known.times] == [
         ("uniform", 4),
         ("mask-indexed", 4),
@@ -267,33 +258,16 @@ def test_secure_aggregation_is_calibrated_once_for_each_kind_of_session(short: l
     assert len(short) == 8 * SESSIONS
 
 
-@pytest.mark.parametrize("kind", [Uniform, MaskIndexed])
-def test_fixed_point_in_the_clear_is_charged_what_its_session_would_take(short: list[int], kind: type[Secure]) -> None:
-    known, aggregator = Calibration(), kind(LAYOUT, PARAMS)
-    clear = known.seconds(aggregator.twin, HELD)
-    measured = len(short)
-    assert known.seconds(aggregator, HELD) == clear
-    assert len(short) == measured > 0
-    assert [time.mode for time in known.times] == [aggregator.mode]
-
-
-def test_floating_point_takes_no_time_and_is_not_measured(short: list[int]) -> None:
-    known = Calibration()
-    assert known.seconds(FloatMean(LAYOUT), HELD) == dict.fromkeys(HELD, 0.0)
-    assert known.times == ()
-    assert short == []
-
-
 def test_known_times_come_back_from_their_file(tmp_path: Path, short: list[int]) -> None:
     path = tmp_path / "results" / "times.json"
     assert Calibration.load(path).times == ()
     known = Calibration([TIME])
-    known.seconds(MaskIndexed(LAYOUT, PARAMS), HELD)
+    known.time("mask-indexed", 4, PARAMS)
     known.save(path)
     again, measured = Calibration.load(path), len(short)
     assert again.times == known.times
     assert len(again.times) == 2
-    assert again.seconds(MaskIndexed(LAYOUT, PARAMS), HELD) == known.seconds(MaskIndexed(LAYOUT, PARAMS), HELD)
+    assert again.time("mask-indexed", 4, PARAMS) == known.time("mask-indexed", 4, PARAMS)
     assert len(short) == measured
 
 

@@ -202,7 +202,7 @@ def test_a_straggler_trains_a_module_with_fewer_parameters_and_keeps_up(
     for system in (RandomDropout, OrderedDropout):
         aggregator = FloatMean(federation.units.layout, "mask-indexed")
         result, _ = system(federation, aggregator, calibration=instant).run(3)
-        for one in result.rounds:
+        for one in result.rounds[1:]:  # the first is charged the identification too
             slow, fast = one.clients["straggler-02"], one.clients["fast-02"]
             assert slow.parameters < fast.parameters
             assert slow.flops < fast.flops

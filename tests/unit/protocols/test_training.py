@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -242,10 +243,13 @@ def test_a_subset_has_the_examples_at_its_places_and_moves_with_them() -> None:
         {"steps": 0},
         {"batch_size": 0},
         {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"learning_rate": math.inf},
         {"momentum": 1.0},
         {"momentum": -0.1},
         {"optimiser": "guess"},
         {"largest_gradient": 0.0},
+        {"largest_gradient": math.nan},
         {"precision": "float16"},
     ],
 )
