@@ -10,10 +10,10 @@ from pathlib import Path
 from secagg.commands import main
 
 COMPARISONS = {
-    "mnist-natural": "--dataset mnist-mlp --partition natural --profile mixed --rounds 60",
-    "mnist-skewed": "--dataset mnist-mlp --partition label-skewed --profile mixed --rounds 60",
-    "mnist-skewed-uplink": "--dataset mnist-mlp --partition label-skewed --profile mixed-slow-uplink --rounds 60",
-    "mnist-skewed-deadline": "--dataset mnist-mlp --partition label-skewed --profile mixed --rounds 60 --deadline 3.2",
+    "mnist-natural": "--dataset mnist-mlp --partition natural --profile mixed --rounds 40",
+    "mnist-skewed": "--dataset mnist-mlp --partition label-skewed --profile mixed --rounds 40",
+    "mnist-skewed-uplink": "--dataset mnist-mlp --partition label-skewed --profile mixed-slow-uplink --rounds 40",
+    "mnist-skewed-deadline": "--dataset mnist-mlp --partition label-skewed --profile mixed --rounds 40 --deadline 3.2",
     "cifar10": "--dataset cifar10-bn --profile mixed --rounds 40 --training precision=bfloat16",
 }
 QUICK = {"digits": "--dataset digits-mlp --profile mixed --rounds 10"}
