@@ -186,7 +186,6 @@ class Adaptive(DepthSystem):
             patience=self.settings.patience,
             jitter=self.settings.jitter,
         )
-        self._number: dict[Client, int] = {client: number for number, client in enumerate(federation.fleet.names)}
         self._states: dict[Client, DepthState] = {}
         self.recall({})
 
@@ -214,7 +213,8 @@ class Adaptive(DepthSystem):
         """Takes in everybody's round time, by operations and the vector's bytes alone, as the thresholds are."""
         measured = super().learn(number, clients, work, aggregated)
         for client, seconds in self.measuring.seconds_of_work(work).items():
-            suggestion = self._suggest(DeviceSignals(seconds=seconds), self.rule.thresholds(self._number[client]))
+            thresholds = self.rule.thresholds(self.federation.fleet.number(client))
+            suggestion = self._suggest(DeviceSignals(seconds=seconds), thresholds)
             self._states[client] = self.rule.next(self._states[client], suggestion)
         return measured
 

@@ -15,6 +15,7 @@ from protocols.randomness import session_seed
 from protocols.results import LostRound, RoundResult, RunResult
 from protocols.round import RoundContext, aggregate_work, new_model, work_of
 from protocols.simulation.calibration import Calibration
+from protocols.stages import Delta, Fetch, LocalTraining
 from protocols.training import accuracy
 from pruning.masks import Mask
 from secagg.driver import Stage as SessionStage
@@ -63,9 +64,10 @@ class System(ABC):
     def name(self) -> str:
         """How results call it."""
 
-    @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of its rounds, outermost first."""
+        """The stages of its rounds, outermost first: by default the whole model is fetched, trained and subtracted."""
+        setup = self.federation
+        return Fetch(), LocalTraining(setup.examples, setup.training, setup.seed), Delta()
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -10,13 +10,14 @@ a sum over enough clients, but can announce counts of its own making; a client t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from protocols.aggregators import FixedPoint, Uniform
+from secagg.counts import bit_params
 from secagg.errors import InputError, LayoutMismatchError
 from secagg.layout import Layout, Tensor
 from secagg.params import Params
@@ -55,19 +56,6 @@ class Tally:
         return f"Tally({self.verdict!r})"
 
 
-def tally_params(params: Params) -> Params:
-    """The settings of a counting session: the same thresholds and adversary, and values that are bits."""
-    return replace(
-        params,
-        value_range=1.0,
-        levels=4,
-        out_of_range="refuse",
-        weighting="hidden",
-        exact_denominators=False,
-        participation=0.0,
-    )
-
-
 def tally(
     bits: Mapping[Client, NDArray[np.bool_]],
     *,
@@ -80,7 +68,7 @@ def tally(
 
     Args:
         bits: Client to its bits, all equally many, (bits,) bool.
-        params: The thresholds, as in any session; see ``tally_params`` for what else of them counts.
+        params: The thresholds, as in any session; see ``bit_params`` for what else of them counts.
         dropouts: Client to the last stage of the session that it completes. Who leaves before its input arrived is
             not counted.
         seed: Makes the secrets of the session repeatable: for simulations, and a new one each session.
@@ -101,7 +89,7 @@ def tally(
             message = f"client {client}: {length} bits must be as many bools, not {own.dtype} of shape {own.shape}"
             raise LayoutMismatchError(message, culprits=[client])
     kind = Uniform if encrypted else FixedPoint
-    aggregator = kind(Layout((Tensor(_BITS, (length,)),)), tally_params(params or Params()))
+    aggregator = kind(Layout((Tensor(_BITS, (length,)),)), bit_params(params or Params()))
     updates = {client: {_BITS: torch.from_numpy(own.astype(np.float32))} for client, own in bits.items()}
     counted = aggregator.aggregate(updates, dropouts=dropouts, seed=seed)
     counts = np.rint(counted.vector * len(counted.survivors)).astype(np.int64)

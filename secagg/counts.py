@@ -34,12 +34,17 @@ def counting_layout(layout: Layout) -> Layout:
 
 
 def counting_params(params: Params) -> Params:
-    """The settings of the counting session: the same thresholds, and values that are bits.
+    """The settings of the counting session.
 
     Raises:
         ParameterError: The server is active.
     """
     refuse_forgeable_counts(params)
+    return bit_params(params)
+
+
+def bit_params(params: Params) -> Params:
+    """The settings of a session that counts: the same thresholds and adversary, and values that are bits."""
     return replace(
         params,
         value_range=1.0,

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from protocols.stages import Delta, Fetch, LocalTraining
 from protocols.system import System
 
 if TYPE_CHECKING:
     from protocols.aggregators import Client
-    from protocols.round import Stage
 
 
 @final
@@ -28,8 +26,3 @@ class Exclusion(System):
         """Drawn among the rest."""
         rest = tuple(device.name for device in self.federation.fleet.rest)
         return self.federation.cohort(number, rest)
-
-    def stages(self) -> tuple[Stage, ...]:
-        """Fetch, train, subtract."""
-        setup = self.federation
-        return Fetch(), LocalTraining(setup.examples, setup.training, setup.seed), Delta()

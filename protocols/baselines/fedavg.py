@@ -5,13 +5,9 @@ H. B. McMahan et al., "Communication-Efficient Learning of Deep Networks from De
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from protocols.stages import Delta, Fetch, LocalTraining
 from protocols.system import System
-
-if TYPE_CHECKING:
-    from protocols.round import Stage
 
 
 @final
@@ -22,8 +18,3 @@ class FedAvg(System):
     def name(self) -> str:
         """The system and its aggregator."""
         return f"FedAvg {self.aggregator.name}"
-
-    def stages(self) -> tuple[Stage, ...]:
-        """Fetch, train, subtract."""
-        setup = self.federation
-        return Fetch(), LocalTraining(setup.examples, setup.training, setup.seed), Delta()

@@ -121,13 +121,12 @@ class Fluid(SubmodelSystem):
         """The server's choice, drawn from the seed, the round and the client's number where it is free."""
         setup = self.federation
         layout = setup.units.layout
-        number: dict[Client, int] = {client: place for place, client in enumerate(setup.fleet.names)}
 
         def chosen(client: Client, context: RoundContext) -> Mask:
             keep = self.keep.get(client, 1.0)
             if keep >= 1:
                 return Mask.full(layout)
-            stream = generator(setup.seed, "units", context.number, number[client])
+            stream = generator(setup.seed, "units", context.number, setup.fleet.number(client))
             before = self._dropped.get(client, np.zeros(layout.unit_count, bool))
             return fluid_mask(layout, self._invariant, before, keep, stream)
 

@@ -37,6 +37,6 @@ class FedDrop(DepthSystem):
 
     def depth_of(self, client: Client, number: int) -> int:
         """Drawn from the seed, the round and the client's number."""
-        place = self.federation.fleet.names.index(str(client))
-        stream = generator(self.federation.seed, "depth", number, place)
+        setup = self.federation
+        stream = generator(setup.seed, "depth", number, setup.fleet.number(client))
         return int(stream.integers(1, len(self.blocks), endpoint=True))

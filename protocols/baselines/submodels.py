@@ -65,11 +65,10 @@ class RandomDropout(_Chosen):
     def policy(self) -> MaskPolicy:
         """Drawn from the seed, the round and the client's number."""
         setup = self.federation
-        number: dict[Client, int] = {client: place for place, client in enumerate(setup.fleet.names)}
 
         def drawn(client: Client, context: RoundContext) -> Mask:
             keep, layout = self.keep.get(client, 1.0), setup.units.layout
-            stream = generator(setup.seed, "units", context.number, number[client])
+            stream = generator(setup.seed, "units", context.number, setup.fleet.number(client))
             return random_units(layout, keep, stream) if keep < 1 else Mask.full(layout)
 
         return drawn

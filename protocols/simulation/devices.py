@@ -72,6 +72,14 @@ class Fleet:
                 return device
         raise ParameterError(f"no device {name!r} in the fleet")
 
+    def number(self, name: Hashable) -> int:
+        """The place of a device in the fleet, from 0, which numbers its client.
+
+        Raises:
+            ValueError: There is no device of this name.
+        """
+        return self.names.index(str(name))
+
     @property
     def stragglers(self) -> tuple[Device, ...]:
         """The slow devices. The table says which; a vote of the clients on their round times can take its place."""

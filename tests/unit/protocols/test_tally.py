@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from protocols.tally import tally, tally_params
+from protocols.tally import tally
+from secagg.counts import bit_params
 from secagg.errors import InputError, LayoutMismatchError, TooFewClientsError, UnknownClientError
 from secagg.params import Params
 
@@ -94,7 +95,7 @@ def test_the_settings_of_an_update_do_not_reach_the_bits() -> None:
         weighting="average",
         exact_denominators=True,
     )
-    kept = tally_params(given)
+    kept = bit_params(given)
     assert (kept.min_cohort, kept.max_dropouts, kept.corrupt, kept.adversary) == (4, 2, 1, "semi-honest")
     assert kept.magnitude == kept.range_of("bits") == 1
     bits = random_bits(9)
