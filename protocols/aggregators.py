@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, final
+from typing import TYPE_CHECKING, Self, TypeAlias, final
 
 import numpy as np
 import torch
 
+from protocols.aggregated import Aggregated
 from secagg import aggregate, counts, declaration, encoding
 from secagg.declaration import Declaration
 from secagg.driver import Stage
@@ -51,69 +50,6 @@ FLOAT_BYTES = 4
 """Bytes of a coordinate that travels without encryption."""
 
 
-@dataclass(frozen=True, eq=False)
-class Aggregated:
-    """What an aggregation returns.
-
-    Args:
-        layout: The order of the coordinates.
-        vector: Weighted mean at every coordinate, NaN where withheld. (layout.size,) float64.
-        survivors: The clients in the mean.
-        upload_bytes: Client to bytes that it sent.
-        download_bytes: Client to bytes that it received, without the model itself.
-        verdict: Who learned what, in a sentence.
-        integers: The sums behind the mean, where it was computed on integers; two aggregations of the same updates
-            agree exactly here, encrypted or not.
-        seconds: Role and stage (``"client masked_input"``) to seconds of computation, all clients together; empty
-            without encryption.
-    """
-
-    layout: Layout
-    vector: NDArray[np.float64]
-    survivors: tuple[Client, ...]
-    upload_bytes: Mapping[Client, int]
-    download_bytes: Mapping[Client, int]
-    verdict: str
-    integers: NDArray[np.int64] | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"Aggregated({self.verdict!r})"
-
-    @property
-    def mean(self) -> dict[str, torch.Tensor]:
-        """The mean by tensor name, in the layout's dtypes. NaN where withheld."""
-        dtypes = {tensor.name: getattr(torch, tensor.dtype) for tensor in self.layout.tensors}
-        return {name: values.to(dtypes[name]) for name, values in self._by_tensor(self.vector).items()}
-
-    @cached_property
-    def step(self) -> dict[str, torch.Tensor]:
-        """The mean by tensor name as float64, zero where withheld: what the global model moves by."""
-        return self._by_tensor(np.nan_to_num(self.vector, nan=0.0))
-
-    @property
-    def withheld(self) -> dict[str, torch.Tensor]:
-        """Whether each coordinate was kept back, bool by tensor name."""
-        return self._by_tensor(np.isnan(self.vector))
-
-    @property
-    def withheld_share(self) -> float:
-        """Share of the coordinates that was kept back."""
-        return float(np.isnan(self.vector).mean())
-
-    def apply(self, start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The tensors of the layout after the round: the start plus the mean, the start itself where withheld."""
-        return add_step(start, self.step)
-
-    def _by_tensor(self, vector: NDArray[Any]) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(values) for name, values in self.layout.by_tensor(vector).items()}
-
-
-def add_step(start: Mapping[str, torch.Tensor], step: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """``start + step`` for every tensor of ``step``, computed in float64 and rounded once to the dtype of ``start``."""
-    return {name: (start[name].double() + moved).to(start[name].dtype) for name, moved in step.items()}
-
-
 class Aggregator(ABC):
     """Turns the updates of a round into one mean.
 
@@ -121,7 +57,7 @@ class Aggregator(ABC):
         layout: The layout of the updates, with its units if any update is pruned by units.
     """
 
-    name: ClassVar[str]
+    name: str
     """How results call it."""
 
     mode: Mode
@@ -173,6 +109,19 @@ class Aggregator(ABC):
             mask: What the client holds.
             clients: Size of the cohort.
         """
+
+    @abstractmethod
+    def over(self, layout: Layout) -> Aggregator:
+        """The same kind with the same settings, over another layout."""
+
+    def length_of(self, mask: Mask) -> int:
+        """Coordinates of the vector that a client with this mask sends if nothing is withheld."""
+        return self.layout.size if self.mode == "uniform" else int(mask.coordinates.sum())
+
+    @property
+    def counts_masks(self) -> bool:
+        """Whether masks that differ have to be counted in secret before updates can be summed."""
+        return self.mode == "uniform"
 
 
 @final
@@ -233,7 +182,11 @@ class FloatMean(Aggregator):
 
     def upload_of(self, mask: Mask, clients: int) -> int:  # noqa: ARG002 - floats have one width in every cohort
         """See ``Aggregator.upload_of``."""
-        return FLOAT_BYTES * (self.layout.size if self.mode == "uniform" else int(mask.coordinates.sum()))
+        return FLOAT_BYTES * self.length_of(mask)
+
+    def over(self, layout: Layout) -> FloatMean:
+        """See ``Aggregator.over``."""
+        return FloatMean(layout, self.mode, self._participation)
 
 
 class _OnIntegers(Aggregator):
@@ -250,8 +203,7 @@ class _OnIntegers(Aggregator):
 
     def upload_of(self, mask: Mask, clients: int) -> int:
         """See ``Aggregator.upload_of``."""
-        coordinates = self.layout.size if self.mode == "uniform" else int(mask.coordinates.sum())
-        return coordinates * Ring.holding(clients * self.params.magnitude).bits // 8
+        return self.length_of(mask) * Ring.holding(clients * self.params.magnitude).bits // 8
 
 
 @final
@@ -271,6 +223,10 @@ class FixedPoint(_OnIntegers):
     def __init__(self, layout: Layout, params: Params | None = None, mode: Mode = "uniform") -> None:
         super().__init__(layout, params)
         self.mode = mode
+
+    def over(self, layout: Layout) -> FixedPoint:
+        """See ``Aggregator.over``."""
+        return FixedPoint(layout, self.params, self.mode)
 
     def aggregate(
         self,
@@ -354,6 +310,10 @@ class Secure(_OnIntegers):
     """A session of secure aggregation, every message encoded and decoded as on a network; subclasses say the mode."""
 
     encrypted = True
+
+    def over(self, layout: Layout) -> Self:
+        """See ``Aggregator.over``."""
+        return type(self)(layout, self.params)
 
     def aggregate(
         self,

@@ -1,9 +1,10 @@
 """CLIP: stragglers train a submodel without the units that hardly change (arXiv 2510.16694).
 
 A straggler needs nobody's help for it. A secure histogram of times tells it which round time the others reach
-(``protocols.stragglers``), so it solves for the largest submodel that keeps up (``protocols.budget``); and it chooses
-the units by itself, from its own last full update or from two consecutive global models, or the others vote on them
-(``protocols.vote``). Reconstructed, since the paper's rules are not public: see ``pruning.clip`` for the scores.
+(``protocols.sessions.stragglers``), so it solves for the largest submodel that keeps up (``protocols.budget``); and it
+chooses the units by itself, from its own last full update or from two consecutive global models, or the others vote on
+them (``protocols.sessions.vote``). Reconstructed, since the paper's rules are not public: see ``pruning.clip`` for the
+scores.
 
 As published, its update travels at full size, padded with zeros, because pairwise masks need equal vectors: the
 aggregator ``Uniform``. With ``MaskIndexed`` the upload shrinks too, and so does the download of a straggler that
@@ -21,8 +22,8 @@ import torch
 from protocols.measuring import Talk
 from protocols.randomness import session_seed
 from protocols.round import Stage
+from protocols.sessions.vote import VoteThresholds, vote, voted_mask
 from protocols.submodels import SubmodelSettings, SubmodelSystem
-from protocols.vote import VoteThresholds, vote, voted_mask
 from pruning.clip import Score, largest_relative_change, relative_norm
 from pruning.fluid import invariant_units
 from pruning.masks import Mask, keep_units
@@ -166,7 +167,7 @@ class Clip(SubmodelSystem):
         )
         self._counts = held.tally.counts
         self._thresholds = rules.moved(thresholds, held, min(self.keep.values(), default=1.0))
-        return Talk((*before.tallies, held.tally))
+        return Talk((*before.sessions, held.tally))
 
     def remember(self) -> Memory:
         """Scores of stragglers' own updates, or the last vote and its thresholds."""

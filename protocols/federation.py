@@ -62,6 +62,9 @@ class Federation:
             secure aggregation come on top.
         watts: What a device draws while it trains.
         seed: Decides everything random: batches, cohorts, and in a simulation the secrets too.
+        tests: Device name to what a model made for its client alone is judged on: its own test examples, or what it set
+            aside where settings are chosen. A client that set nothing aside is missing.
+        validation: What the clients set aside, pooled; None where nobody did.
 
     Raises:
         ParameterError: A device without examples, examples without a device, or a setting outside its domain.
@@ -77,10 +80,14 @@ class Federation:
     deadline: float | None = None
     watts: float = 40.0
     seed: int = 0
+    tests: Mapping[Client, Examples] = field(default_factory=dict)
+    validation: Examples | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.examples) != self.fleet.names:
             raise ParameterError("examples must name the devices of the fleet, in their order")
+        if not self.tests.keys() <= self.examples.keys():
+            raise ParameterError("tests must name devices of the fleet")
         if self.participants is not None and not 1 <= self.participants <= len(self.examples):
             raise ParameterError(f"participants must be from 1 to the {len(self.examples)} clients")
         if self.deadline is not None and not 0 < self.deadline < math.inf:

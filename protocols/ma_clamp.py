@@ -26,7 +26,7 @@ from protocols.fetch import Served, leaves_for
 from protocols.round import Stage
 from protocols.simulation.clock import client_time
 from protocols.stages import Delta, Fetch, LocalTraining
-from protocols.system import System
+from protocols.synchronous import SynchronousSystem
 from pruning.depth import blocks, depth_mask, whole_blocks
 from pruning.masks import Mask
 from pruning.submodel import extract
@@ -35,7 +35,8 @@ from secagg.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from protocols.aggregators import Aggregated, Aggregator, Client
+    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Aggregator, Client
     from protocols.depth import Suggest
     from protocols.federation import Federation, Memory
     from protocols.results import ClientRound
@@ -73,7 +74,7 @@ class DepthSettings:
             raise ParameterError(f"patience must be at least 1, not {self.patience}")
 
 
-class DepthSystem(System):
+class DepthSystem(SynchronousSystem):
     """FedAvg in which clients train some of the last blocks; subclasses say how many.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from protocols.results import ClientRound
 from protocols.simulation.clock import TrainingCosts, client_time, round_seconds
@@ -12,11 +12,31 @@ from secagg import counts
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from protocols.aggregators import Aggregated, Aggregator, Client
+    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Aggregator, Client
     from protocols.federation import Federation
     from protocols.round import Work
     from protocols.simulation.calibration import Calibration
-    from protocols.tally import Tally
+
+
+class SideSession(Protocol):
+    """A small uniform session beside that of the updates, such as a ``Tally`` or ``Averages``."""
+
+    @property
+    def length(self) -> int:
+        """Numbers in a client's vector."""
+
+    @property
+    def upload_bytes(self) -> Mapping[Client, int]:
+        """Client to bytes that it sent."""
+
+    @property
+    def download_bytes(self) -> Mapping[Client, int]:
+        """Client to bytes that it received."""
+
+    @property
+    def verdict(self) -> str:
+        """Who learned what, in a sentence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,18 +44,18 @@ class Talk:
     """What clients said to each other besides their updates, in small sessions of their own.
 
     Args:
-        tallies: The sessions, in order.
+        sessions: In order.
     """
 
-    tallies: tuple[Tally, ...] = ()
+    sessions: tuple[SideSession, ...] = ()
 
     def uploaded(self, client: Client) -> int:
         """Bytes that a client sent."""
-        return sum(tally.upload_bytes.get(client, 0) for tally in self.tallies)
+        return sum(session.upload_bytes.get(client, 0) for session in self.sessions)
 
     def downloaded(self, client: Client) -> int:
         """Bytes that a client received."""
-        return sum(tally.download_bytes.get(client, 0) for tally in self.tallies)
+        return sum(session.download_bytes.get(client, 0) for session in self.sessions)
 
 
 SILENCE = Talk()
@@ -53,7 +73,7 @@ class Measuring:
     def __init__(self, federation: Federation, aggregator: Aggregator, calibration: Calibration) -> None:
         self._federation = federation
         self._aggregator = aggregator
-        self._calibration = calibration
+        self.calibration = calibration
         self.costs = TrainingCosts(federation.batch)
 
     def seconds_of_work(self, work: Mapping[Client, Work]) -> dict[Client, float]:
@@ -87,8 +107,10 @@ class Measuring:
             late: Who missed the deadline.
         """
         secure = self._secure_seconds(work, talk)
+        weights = {client: self._wire(one, len(work), aggregated, talk) for client, one in work.items()}
+        server = self._server_seconds(weights, late)
         return {
-            client: self._client(one, len(work), aggregated, talk, secure[client], late=client in late)
+            client: self._client(one, weights[client], secure[client], server, late=client in late)
             for client, one in work.items()
         }
 
@@ -104,43 +126,58 @@ class Measuring:
         if params is None:
             return dict.fromkeys(work, 0.0)
         pruned = any(one.mask.kind != "full" for one in work.values())
-        whole = self._aggregator.mode == "uniform"
-        lengths = [tally.counts.size for tally in talk.tallies]
-        if whole and pruned:
+        lengths = [session.length for session in talk.sessions]
+        if pruned and self._aggregator.counts_masks:
             lengths.append(counts.counting_layout(layout).size)
         besides = sum(
-            self._calibration.time("uniform", len(work), params).seconds(length, length * len(work))
+            self.calibration.time("uniform", len(work), params).seconds(length, length * len(work))
             for length in lengths
         )
-        held = {client: layout.size if whole else int(one.mask.coordinates.sum()) for client, one in work.items()}
-        time, total = self._calibration.time(self._aggregator.mode, len(work), params), sum(held.values())
+        held = {client: self._aggregator.length_of(one.mask) for client, one in work.items()}
+        time, total = self.calibration.time(self._aggregator.mode, len(work), params), sum(held.values())
         return {client: time.seconds(own, total) + besides for client, own in held.items()}
 
-    def _client(
-        self, one: Work, cohort: int, aggregated: Aggregated | None, talk: Talk, secure: float, *, late: bool
-    ) -> ClientRound:
+    def _wire(self, one: Work, cohort: int, aggregated: Aggregated | None, talk: Talk) -> _Wire:
         vector = self._aggregator.upload_of(one.mask, cohort)
         received, sent = one.fetched_bytes, vector
         if aggregated is not None:
             received += aggregated.download_bytes.get(one.client, 0)
             sent = aggregated.upload_bytes.get(one.client, 0)
-        received += talk.downloaded(one.client)
-        sent += talk.uploaded(one.client)
+        return _Wire(received + talk.downloaded(one.client), sent + talk.uploaded(one.client), vector)
+
+    def _server_seconds(self, weights: Mapping[Client, _Wire], late: Collection[Client]) -> tuple[float, float]:
+        """What the server's links take to send to everybody, and to receive from those who are in time."""
+        server = self._federation.fleet.server
+        to_all = sum(one.received for one in weights.values())
+        from_all = sum(one.sent for client, one in weights.items() if client not in late)
+        return to_all / server.upload_bytes_per_second, from_all / server.download_bytes_per_second
+
+    def _client(self, one: Work, wire: _Wire, secure: float, server: tuple[float, float], *, late: bool) -> ClientRound:
         flops = self._federation.training.steps * self.costs.of(one.model).step_flops
         seconds = client_time(
             self._federation.fleet.device(one.client),
             flops=flops,
-            download_bytes=received,
-            upload_bytes=vector if late else sent,
+            download_bytes=wire.received,
+            upload_bytes=wire.vector if late else wire.sent,
             secure_seconds=secure,
+            server_seconds=server,
         )
         return ClientRound(
             keep=one.keep,
             parameters=sum(parameter.numel() for parameter in one.model.parameters()),
             flops=flops,
-            download_bytes=received,
-            upload_bytes=sent,
+            download_bytes=wire.received,
+            upload_bytes=wire.sent,
             seconds=seconds,
             joules=seconds.compute * self._federation.watts,
             late=late,
         )
+
+
+@dataclass(frozen=True)
+class _Wire:
+    """Bytes of one client: all that it received and sent, and its vector alone."""
+
+    received: int
+    sent: int
+    vector: int

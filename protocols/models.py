@@ -88,6 +88,24 @@ def digits_cnn(classes: int = 10, *, seed: int = 0) -> nn.Sequential:
         return nn.Sequential(OrderedDict([*layers, ("fc2", nn.Linear(128, classes))]))
 
 
+def har_cnn(channels: int, length: int, classes: int = 6, width: int = 64, *, seed: int = 0) -> nn.Sequential:
+    """The network of CA-AFP on windows of signals: two convolutions along time, a pooling, a dense layer of 32.
+
+    Args:
+        channels: Of the signals.
+        length: Samples of a window.
+        classes: Outputs.
+        width: Filters of each convolution.
+        seed: Fixes the initial weights.
+    """
+    with _seeded(seed):
+        layers = _named("conv1", nn.Conv1d(channels, width, 5)) + _named("conv2", nn.Conv1d(width, width, 5))
+        layers += [("pool", nn.MaxPool1d(2)), ("flatten", nn.Flatten())]
+        # Neither convolution pads: each takes four samples off.
+        layers += _named("fc1", nn.Linear(width * ((length - 8) // 2), 32))
+        return nn.Sequential(OrderedDict([*layers, ("fc2", nn.Linear(32, classes))]))
+
+
 def mlp(
     inputs: int, hidden: tuple[int, ...] = (512, 256, 128, 64), classes: int = 10, *, seed: int = 0
 ) -> nn.Sequential:

@@ -12,6 +12,9 @@ from protocols.simulation.clock import ClientTime  # noqa: TC001 - likewise
 LAST_ROUNDS = 5
 """Rounds at the end of a run over which an accuracy is averaged: one round's is a noisy number."""
 
+SUSTAINED = 3
+"""Rounds in a row for which an accuracy has to hold: one may be luck."""
+
 Begin: TypeAlias = tuple[float, float]
 """Where a run begins: simulated seconds, and the test accuracy of its model at that time."""
 
@@ -90,6 +93,23 @@ Outcome: TypeAlias = RoundResult | LostRound
 
 
 @dataclass(frozen=True, kw_only=True)
+class Personal:
+    """How clients fare at the end of a run with models of their own, each on its own test examples.
+
+    Args:
+        steps: Of each client's training after the run.
+        before: Client to accuracy before it.
+        masked: After it, under the mask that the run left.
+        whole: After it without a mask: a dense model.
+    """
+
+    steps: int
+    before: Mapping[str, float]
+    masked: Mapping[str, float]
+    whole: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One system, round after round.
 
@@ -100,6 +120,7 @@ class RunResult:
         rounds: At least one.
         lost: Those that a client's ledger refused, or too few clients finished.
         notes: What the system says of itself, for instance how it found its stragglers.
+        personal: How clients fare with models of their own; None where nobody asked.
     """
 
     system: str
@@ -108,6 +129,7 @@ class RunResult:
     rounds: tuple[RoundResult, ...]
     lost: tuple[LostRound, ...] = ()
     notes: tuple[str, ...] = ()
+    personal: Personal | None = None
 
     @property
     def accuracy(self) -> float:
@@ -152,6 +174,18 @@ class RunResult:
         ended = [one for one in self.rounds if one.finished_at <= seconds]
         recent = ended[-LAST_ROUNDS:] if since is None else [one for one in ended if one.finished_at > since]
         return fmean(one.accuracy for one in recent or ended[-1:]) if ended else None
+
+    def seconds_to(self, target: float) -> float | None:
+        """Simulated seconds until the test accuracy reaches a target and stays there for ``SUSTAINED`` rounds; or None.
+
+        Args:
+            target: Accuracy.
+        """
+        reached = [one.accuracy >= target for one in self.rounds]
+        for place in range(len(reached) - SUSTAINED + 1):
+            if all(reached[place : place + SUSTAINED]):
+                return self.rounds[place].finished_at
+        return None
 
     def of_stragglers(self) -> tuple[ClientRound, ...]:
         """Every straggler in every round in which it took part."""

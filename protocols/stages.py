@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, final
 
 import torch
 
-from protocols.aggregators import add_step
+from protocols.aggregated import add_step
 from protocols.fetch import leaves_for
 from protocols.randomness import number
 from protocols.round import Stage
+from pruning.sparse import held_by
 from pruning.submodel import extract, gather, scatter
 from secagg.errors import InputError
 
@@ -29,6 +31,15 @@ class MaskPolicy(Protocol):
 
     def __call__(self, client: Client, context: RoundContext) -> Mask:
         """The mask of one client, over the layout of the global model."""
+
+
+VALUE_BYTES = 4
+"""Bytes of a coordinate on its way to a client."""
+
+
+def fetched_bytes(mask: Mask) -> int:
+    """What a client fetches of a model under a mask of single coordinates: their values, and which they are."""
+    return VALUE_BYTES * int(mask.coordinates.sum()) + len(mask.declaration().data)
 
 
 @final
@@ -75,8 +86,38 @@ class Submodel(Stage):
 
 
 @final
+class Sparse(Stage):
+    """Gives a client a mask of single coordinates; outside of it the model is zero, and stays zero in training.
+
+    After ``Fetch``, but less than the whole model is fetched: the values that the mask leaves, and which they are.
+
+    Args:
+        policy: Chooses the mask.
+    """
+
+    def __init__(self, policy: MaskPolicy) -> None:
+        self._policy = policy
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Zeroes what the mask leaves out; a full mask leaves the model as it is."""
+        mask = self._policy(work.client, context)
+        if mask.kind == "full":
+            return replace(work, mask=mask)
+        # The module keeps its shape even where the coordinates happen to be those of whole units or layers.
+        mask = replace(mask, kind="coordinates", held=mask.coordinates)
+        held = mask.by_tensor()
+        start = {name: torch.where(torch.from_numpy(held[name]), tensor, 0) for name, tensor in work.start.items()}
+        model = copy.deepcopy(work.model)
+        own = model.state_dict()
+        with torch.no_grad():
+            for name, tensor in start.items():
+                own[name].copy_(tensor)
+        return replace(work, model=model, mask=mask, start=start, keep=mask.density, fetched_bytes=fetched_bytes(mask))
+
+
+@final
 class LocalTraining(Stage):
-    """Trains a copy of the client's model on its own examples.
+    """Trains a copy of the client's model on its own examples, under its mask if that is one of single coordinates.
 
     Args:
         examples: Those of every client; their order numbers the clients.
@@ -100,7 +141,8 @@ class LocalTraining(Stage):
             raise InputError(f"client {work.client} has no examples", culprits=[work.client])
         model = copy.deepcopy(work.model)
         seed = number(self._seed, "training", context.number, self._number[work.client])
-        self._settings.train(model, self._examples[work.client], seed)
+        with held_by(work.mask, model) if work.mask.kind == "coordinates" else nullcontext():
+            self._settings.train(model, self._examples[work.client], seed)
         return replace(work, model=model)
 
 

@@ -1,7 +1,7 @@
 """What systems share in which stragglers train submodels: they find out that they are stragglers, and how much to keep.
 
-Nobody tells them. A secure time histogram (``protocols.stragglers``) says how long the others take; whoever is slower
-solves for the largest submodel that keeps up. Subclasses say which units it consists of.
+Nobody tells them. A secure time histogram (``protocols.sessions.stragglers``) says how long the others take; whoever is
+slower solves for the largest submodel that keeps up. Subclasses say which units it consists of.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, get_args
 from protocols.budget import Budget, KeepRatios, of_size
 from protocols.measuring import SILENCE, Talk
 from protocols.randomness import session_seed
+from protocols.sessions.stragglers import identify
 from protocols.stages import Delta, Fetch, LocalTraining, Submodel
-from protocols.stragglers import identify
-from protocols.system import System
+from protocols.synchronous import SynchronousSystem
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class SubmodelSettings:
             raise ParameterError("least_keep and keep must be in (0, 1]")
 
 
-class SubmodelSystem(System):
+class SubmodelSystem(SynchronousSystem):
     """FedAvg in which stragglers train submodels.
 
     Args:

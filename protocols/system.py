@@ -1,34 +1,26 @@
-"""A federated system: rounds on a simulated fleet, measured. What makes it one system or another is its stages."""
+"""A federated system: a run on a simulated fleet, one outcome after another, that may stop and go on at any of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protocols.federation import Checkpoint
-from protocols.fetch import Served
-from protocols.measuring import SILENCE, Measuring
-from protocols.randomness import session_seed
+from protocols.measuring import Measuring
 from protocols.results import LostRound, RoundResult, RunResult
-from protocols.round import RoundContext, aggregate_work, new_model, work_of
 from protocols.simulation.calibration import Calibration
-from protocols.stages import Delta, Fetch, LocalTraining
-from protocols.training import accuracy
 from pruning.masks import Mask
-from secagg.driver import Stage as SessionStage
-from secagg.errors import AbortError, DifferencingError, ParameterError
+from secagg.errors import AbortError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts, Ledgers
-    from protocols.federation import Federation, Memory
-    from protocols.measuring import Talk
-    from protocols.results import ClientRound, Outcome
-    from protocols.round import Stage, Work
+    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Aggregator, Client, Dropouts, Ledgers
+    from protocols.federation import Checkpoint, Federation, Memory
+    from protocols.results import Outcome
+    from protocols.training import State
 
 
 class System(ABC):
@@ -56,7 +48,7 @@ class System(ABC):
         self.settings: object = None
         self.federation = federation
         self.aggregator = aggregator
-        self._twin = twin
+        self.twin = twin
         self.measuring = Measuring(federation, aggregator, calibration or Calibration())
 
     @property
@@ -64,52 +56,36 @@ class System(ABC):
     def name(self) -> str:
         """How results call it."""
 
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages of its rounds, outermost first: by default the whole model is fetched, trained and subtracted."""
-        setup = self.federation
-        return Fetch(), LocalTraining(setup.examples, setup.training, setup.seed), Delta()
-
     @property
     def notes(self) -> tuple[str, ...]:
         """What it has to say of itself beside the results."""
         return ()
 
-    def cohort(self, number: int) -> tuple[Client, ...]:
-        """Who is invited to a round: by default whoever the federation draws."""
-        return self.federation.cohort(number)
-
     def foreseen_masks(self) -> Mapping[Client, Mask]:
         """What clients would hold in a round, as far as that is known before any training: by default everything."""
-        return dict.fromkeys(self.cohort(0), Mask.full(self.federation.units.layout))
+        return dict.fromkeys(self.federation.cohort(0), Mask.full(self.federation.units.layout))
 
-    def confer(self, context: RoundContext, work: Mapping[Client, Work]) -> Talk:  # noqa: ARG002 - most say nothing
-        """Sessions of its own after training, in which clients find out together what none may know of another.
-
-        Args:
-            context: Where the round started.
-            work: What everybody has trained who is in time.
-        """
-        return SILENCE
-
-    def learn(
-        self,
-        number: int,  # noqa: ARG002 - most learn nothing
-        clients: Mapping[Client, ClientRound],  # noqa: ARG002
-        work: Mapping[Client, Work],  # noqa: ARG002
-        aggregated: Aggregated | None,  # noqa: ARG002
-    ) -> Mapping[str, float]:
-        """Takes in a finished round for the next one.
+    @abstractmethod
+    def step(self, checkpoint: Checkpoint, dropouts: Dropouts, ledgers: Ledgers | None) -> tuple[Outcome, Checkpoint]:
+        """Plays one round.
 
         Args:
-            number: Of the round.
-            clients: What everybody did.
-            work: Their finished work, which only systems without encryption may look at for the server's sake.
-            aggregated: What came of it; None where the round was lost.
+            checkpoint: Where it starts.
+            dropouts: Client to the last stage of its session that it completes.
+            ledgers: As ``run``.
 
         Returns:
-            What it measured, for the results.
+            What was measured, and where the next one starts.
         """
-        return {}
+
+    def model_of(self, client: Client, checkpoint: Checkpoint) -> tuple[State, Mask]:  # noqa: ARG002 - all alike
+        """The model that a client ends with, and the mask that it is held to: by default the global one, whole.
+
+        Args:
+            client: Whose.
+            checkpoint: Where the run ended; what the system remembers of it is recalled already.
+        """
+        return checkpoint.state, Mask.full(self.federation.units.layout)
 
     def remember(self) -> Memory:
         """All that it has learned: dicts, lists, numbers, strings and tensors."""
@@ -167,10 +143,10 @@ class System(ABC):
         if ledgers and self.federation.participants is not None:
             # They know a client by its place in the cohort, which would be another's in the next round.
             raise ParameterError("ledgers need the same cohort in every round: leave participants unset")
-        checkpoint, stages = start or self.federation.start(), self.stages()
+        checkpoint = start or self.federation.start()
         self.recall(checkpoint.memory)
         for number in range(checkpoint.number, checkpoint.number + rounds):
-            outcome, checkpoint = self._play(stages, checkpoint, (dropouts or {}).get(number, {}), ledgers)
+            outcome, checkpoint = self.step(checkpoint, (dropouts or {}).get(number, {}), ledgers)
             yield outcome, checkpoint
 
     def result_of(self, outcomes: Iterable[Outcome]) -> RunResult:
@@ -192,89 +168,6 @@ class System(ABC):
             lost=lost,
             notes=self.notes,
         )
-
-    def _play(
-        self, stages: tuple[Stage, ...], checkpoint: Checkpoint, dropouts: Dropouts, ledgers: Ledgers | None
-    ) -> tuple[Outcome, Checkpoint]:
-        """One round: what was measured, and where the next one starts."""
-        number, setup = checkpoint.number, self.federation
-        served = Served(setup.units.layout, checkpoint.state)
-        context = RoundContext(number, setup.model_at(checkpoint), checkpoint.state, served, checkpoint.previous)
-        work = work_of(stages, context, self.cohort(number), self.aggregator.layout)
-        late, talk = self.measuring.late(work), SILENCE
-        dropouts = {**dropouts, **{client: _last_stage_if_late(dropouts.get(client)) for client in late}}
-        try:
-            talk = self.confer(context, {client: one for client, one in work.items() if client not in late})
-            aggregated = aggregate_work(
-                self.aggregator,
-                work,
-                dropouts=dropouts,
-                model_root=served.root,
-                ledgers=ledgers,
-                seed=self._session_seed(number),
-            )
-        except AbortError as error:
-            drawn = self.federation.participants is not None
-            if not (late or drawn or isinstance(error, DifferencingError)):
-                raise  # and so would every other round
-            return self._lose(checkpoint, work, talk, late, error)
-        clients = self.measuring.clients(work, aggregated, talk, late)
-        details = self.learn(number, clients, work, aggregated)
-        seconds = self.measuring.round_seconds(clients)
-        after = Checkpoint(
-            number + 1,
-            new_model(stages, context, aggregated),
-            checkpoint.state,
-            checkpoint.seconds + seconds,
-            self.remember(),
-        )
-        model, precision = setup.model_at(after), setup.training.precision
-        result = RoundResult(
-            number=number,
-            accuracy=accuracy(model, setup.test, precision),
-            finished_at=after.seconds,
-            seconds=seconds,
-            clients={str(client): one for client, one in clients.items()},
-            survivors=tuple(map(str, aggregated.survivors)),
-            withheld_share=aggregated.withheld_share,
-            difference=self._difference(aggregated, work, dropouts),
-            verdict=" Besides: ".join([aggregated.verdict, *(tally.verdict for tally in talk.tallies)]),
-            details=details,
-        )
-        return result, after
-
-    def _lose(
-        self,
-        checkpoint: Checkpoint,
-        work: Mapping[Client, Work],
-        talk: Talk,
-        late: frozenset[Client],
-        error: AbortError,
-    ) -> tuple[LostRound, Checkpoint]:
-        """A round that moved nothing but the clock, and not even that where a ledger refused it."""
-        refused = isinstance(error, DifferencingError)
-        clients = self.measuring.clients(work, None, talk, late)
-        seconds = 0.0 if refused else self.measuring.round_seconds(clients)
-        if not refused:
-            self.learn(checkpoint.number, clients, work, None)
-        after = replace(
-            checkpoint, number=checkpoint.number + 1, seconds=checkpoint.seconds + seconds, memory=self.remember()
-        )
-        return LostRound(number=checkpoint.number, reason=str(error), seconds=seconds), after
-
-    def _session_seed(self, number: int) -> bytes:
-        """Secrets of its own for every session, although runs repeat."""
-        return session_seed(self.federation.seed, "round", self.name, self.settings, number)
-
-    def _difference(self, aggregated: Aggregated, work: Mapping[Client, Work], dropouts: Dropouts) -> float | None:
-        if self._twin is None:
-            return None
-        return largest_difference(aggregated, aggregate_work(self._twin, work, dropouts=dropouts))
-
-
-def _last_stage_if_late(own: SessionStage | str | None) -> SessionStage:
-    """Where a late client leaves: its vector never arrives, and it may have left on its own before."""
-    return SessionStage.SHARE_KEYS if own is None else min(SessionStage.of(own), SessionStage.SHARE_KEYS)
 
 
 def largest_difference(one: Aggregated, other: Aggregated) -> float:

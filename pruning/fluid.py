@@ -69,7 +69,7 @@ def agreed_change(
 
     A parameter is invariant under a threshold if ``agreed`` clients are within it, so the one that completes the
     quorum in ascending order decides; and the worst parameter decides for its unit. A vote by unit, which is all that
-    a sum of a bit a unit can say (``protocols.vote``), never calls more units invariant.
+    a sum of a bit a unit can say (``protocols.sessions.vote``), never calls more units invariant.
 
     Args:
         units: Of the model that the states belong to.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from protocols import commands as plugged_in
-from protocols.campaign import CALIBRATION
-from protocols.folder import RunFolder
+from protocols.experiments.folder import RunFolder
 from protocols.simulation import calibration
+from protocols.simulation.calibration import CALIBRATION
 from secagg import commands
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from protocols import demo as demonstration
+from protocols.experiments import demo as demonstration
 from secagg import commands
 
 if TYPE_CHECKING:
-    from protocols.demo import DemoResult
+    from protocols.experiments.demo import DemoResult
     from secagg.dryrun import DryRun
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
@@ -205,8 +205,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[
 def test_a_missing_extra_is_named_when_the_command_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delitem(sys.modules, "protocols.demo")
-    monkeypatch.delitem(sys.modules, "protocols.plots")
+    monkeypatch.delitem(sys.modules, "protocols.experiments.demo")
+    monkeypatch.delitem(sys.modules, "protocols.experiments.plots")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = fails_with(capsys, "demo", "--out", str(tmp_path))
     assert "needs matplotlib" in message

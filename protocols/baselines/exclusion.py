@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from protocols.system import System
+from protocols.synchronous import SynchronousSystem
 
 if TYPE_CHECKING:
     from protocols.aggregators import Client
 
 
 @final
-class Exclusion(System):
+class Exclusion(SynchronousSystem):
     """Federated averaging among the clients that the device table does not call stragglers."""
 
     @property

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import final
 
-from protocols.system import System
+from protocols.synchronous import SynchronousSystem
 
 
 @final
-class FedAvg(System):
+class FedAvg(SynchronousSystem):
     """Federated averaging. All clients weigh the same; put ``Weigh`` last where their examples differ in number."""
 
     @property

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from protocols.campaign import Campaign
-    from protocols.comparison import Row, Runs
+    from protocols.experiments.campaign import Campaign
+    from protocols.experiments.comparison import Row, Runs
 
 _STRAGGLERS_ONLY = ("clip",)
 """Suites in which a system relieves stragglers and nobody else."""
@@ -27,7 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Runs every variant and baseline with every seed from a common warm-up, and compares them seed by "
         "seed. Interrupted, the same command goes on where it stopped. Writes comparison.json and three pictures.",
     )
-    parser.add_argument("system", metavar="SYSTEM", help="clip or ma-clamp")
+    parser.add_argument("system", metavar="SYSTEM", help="clip, ma-clamp, pr-fl or ca-afp")
     parser.add_argument(
         "--variants", nargs="+", metavar="LABEL", help="only these besides the baseline; a wrong one lists all"
     )
@@ -37,6 +37,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="the same sums in the clear: the same models in less time, charged the time of the encryption",
     )
+    parser.add_argument(
+        "--targets", nargs="+", type=float, default=[], metavar="A", help="accuracies to tell the time to: 0.9 0.95"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, a core each (default: 1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to keep all (default: runs/compare-...)")
     add_experiment(parser, rounds=20, warm_up=5)
@@ -44,12 +47,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from protocols import campaign
-    from protocols.campaign import Campaign
     from protocols.commands.printing import bars, print_comparison, resumable
-    from protocols.comparison import compare
-    from protocols.experiment import WARM_UP
-    from protocols.suites import suite
+    from protocols.experiments import campaign
+    from protocols.experiments.campaign import Campaign
+    from protocols.experiments.comparison import compare
+    from protocols.experiments.experiment import WARM_UP
+    from protocols.experiments.suites import suite
 
     variants = suite(arguments.system, None if arguments.variants is None else tuple(arguments.variants))
     base = setup_of(arguments, system=arguments.system)
@@ -59,7 +62,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     totals |= {variant.label: base.rounds for variant in variants}
     with resumable(out), bars({label: rounds * len(planned.seeds) for label, rounds in totals.items()}) as tell:
         runs = campaign.run(planned, out, place_of(arguments), jobs=arguments.jobs, on_round=tell)
-    rows = compare(runs, campaign.begins(planned, out))
+    rows = compare(runs, campaign.begins(planned, out), arguments.targets)
     title = f"{arguments.system} on {base.dataset}, profile {base.profile}, {base.rounds} rounds"
     stragglers_only = arguments.system in _STRAGGLERS_ONLY
     summary = _write(planned, runs, rows, title, out, stragglers_only=stragglers_only)
@@ -77,10 +80,10 @@ def _write(
     """Writes the comparison and its pictures; returns what the comparison says."""
     from dataclasses import asdict
 
-    from protocols import campaign
-    from protocols.markdown import page
-    from protocols.plots import accuracy_over_time, gains, round_times
-    from protocols.simulation.calibration import Calibration
+    from protocols.experiments import campaign
+    from protocols.experiments.markdown import page
+    from protocols.experiments.plots import accuracy_over_time, gains, round_times
+    from protocols.simulation.calibration import CALIBRATION, Calibration
 
     setup = campaign.resolved(planned, out)
     summary = {
@@ -89,7 +92,7 @@ def _write(
         "seeds": list(planned.seeds),
         "rows": [row.to_json() for row in rows],
         "verdicts": {label: next(iter(own.values())).verdict for label, own in runs.items()},
-        "secure_times": [asdict(time) for time in Calibration.load(out / campaign.CALIBRATION).times],
+        "secure_times": [asdict(time) for time in Calibration.load(out / CALIBRATION).times],
     }
     (out / "comparison.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     written = page(rows, title, setup, stragglers_only=stragglers_only)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from protocols.demo import DemoResult, DemoSettings
+    from protocols.experiments.demo import DemoResult, DemoSettings
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,8 +34,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from protocols.demo import DemoSettings
-    from protocols.folder import make_folder
+    from protocols.experiments.demo import DemoSettings
+    from protocols.experiments.folder import make_folder
 
     settings = DemoSettings(seed=arguments.seed)
     if arguments.rounds is not None:
@@ -54,7 +54,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(settings: DemoSettings, form: str) -> int:
-    from protocols.demo import dry_run
+    from protocols.experiments.demo import dry_run
 
     foreseen = dry_run(settings)
     if form == "json":
@@ -66,8 +66,8 @@ def _dry_run(settings: DemoSettings, form: str) -> int:
 
 def _run_with_progress(settings: DemoSettings) -> DemoResult:
     from protocols.commands.printing import bars
-    from protocols.demo import run
-    from protocols.experiment import WARM_UP
+    from protocols.experiments.demo import run
+    from protocols.experiments.experiment import WARM_UP
 
     planned = settings.campaign
     totals = {WARM_UP: planned.base.warm_up} | {one.label: planned.base.rounds for one in planned.variants}

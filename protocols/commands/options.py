@@ -10,7 +10,7 @@ from secagg.errors import ParameterError
 if TYPE_CHECKING:
     import argparse
 
-    from protocols.experiment import Place, Setup
+    from protocols.experiments.setup import Place, Setup
 
 
 def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int) -> None:
@@ -27,14 +27,23 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
         "--deadline", type=float, metavar="S", help="seconds that a round waits (default: for everybody)"
     )
     parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"of each system (default: {rounds})")
+    parser.add_argument("--until", type=float, metavar="S", help="begin no round after so many simulated seconds")
+    parser.add_argument(
+        "--fine-tuning", type=int, default=0, metavar="STEPS", help="judge clients' own models, trained on so far"
+    )
     parser.add_argument(
         "--warm-up", type=int, default=warm_up, metavar="N", help=f"rounds of FedAvg before (default: {warm_up})"
     )
     parser.add_argument(
-        "--partition", choices=("label-skewed", "even", "natural"), help="default: that of the data set"
+        "--partition",
+        choices=("label-skewed", "even", "natural", "few-labels"),
+        help="default: that of the data set",
     )
     parser.add_argument(
         "--alpha", type=float, default=0.5, metavar="A", help="label skew, smaller is more (default: 0.5)"
+    )
+    parser.add_argument(
+        "--labels-per-client", type=int, default=2, metavar="N", help="of the few-labels partition (default: 2)"
     )
     parser.add_argument("--check", action="store_true", help="compare every encrypted sum with the same in the clear")
     parser.add_argument(
@@ -55,7 +64,7 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
 
 def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
     """The setup that the options describe, with what a command adds."""
-    from protocols.experiment import Setup
+    from protocols.experiments.setup import Setup
 
     return Setup(
         dataset=arguments.dataset,
@@ -65,9 +74,12 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
         participants=arguments.participants,
         deadline=arguments.deadline,
         rounds=arguments.rounds,
+        until=arguments.until,
+        fine_tuning=arguments.fine_tuning,
         warm_up=arguments.warm_up,
         partition=arguments.partition,
         alpha=arguments.alpha,
+        labels_per_client=arguments.labels_per_client,
         check=arguments.check,
         training=pairs("--training", arguments.training),
         params=pairs("--params", arguments.params),
@@ -83,7 +95,7 @@ def place_of(arguments: argparse.Namespace) -> Place:
     """
     import torch
 
-    from protocols.experiment import Place
+    from protocols.experiments.setup import Place
 
     try:
         torch.empty(1, device=arguments.device)

@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from protocols.markdown import costs, legend, results
+from protocols.experiments.markdown import costs, legend, personal, results, times
 from protocols.simulation.profiles import outline, profile
 from secagg.errors import SecAggError
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from protocols.campaign import Tell
-    from protocols.comparison import Row
-    from protocols.experiment import Setup
+    from protocols.experiments.campaign import Tell
+    from protocols.experiments.comparison import Row
+    from protocols.experiments.setup import Setup
     from protocols.results import Outcome
 
 
@@ -94,11 +94,15 @@ def print_comparison(rows: Sequence[Row], title: str, setup: Setup, *below: str,
         title: Above the tables.
         setup: What the rows have in common.
         below: Lines below.
-        stragglers_only: As ``protocols.markdown.results``.
+        stragglers_only: As ``protocols.experiments.markdown.results``.
     """
     labels, first = [row.label for row in rows], results(rows, stragglers_only=stragglers_only)
     second = {name: cells for name, cells in costs(rows).items() if name not in _ONLY_ON_PAGES}
-    tables = {title: _table(labels, first), "Where it goes, in a round": _table(labels, second)}
+    tables = {title: _table(labels, first)}
+    for heading, columns in (("Time to targets", times(rows)), ("On their own test examples", personal(rows))):
+        if columns:
+            tables[heading] = _table(labels, columns)
+    tables["Where it goes, in a round"] = _table(labels, second)
     print_tables(tables, *legend([*first, *second]), _devices(setup), *below)
 
 

@@ -11,7 +11,7 @@ from protocols.commands.options import add_experiment, pairs, place_of, setup_of
 if TYPE_CHECKING:
     import argparse
 
-    from protocols.experiment import Setup
+    from protocols.experiments.setup import Setup
     from protocols.results import RunResult
 
 
@@ -38,11 +38,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from protocols import campaign, experiment
-    from protocols.catalogue import system_kind
     from protocols.commands.printing import bars, resumable
-    from protocols.folder import RunFolder, make_folder
-    from protocols.simulation.calibration import Calibration
+    from protocols.experiments import experiment
+    from protocols.experiments.catalogue import system_kind
+    from protocols.experiments.folder import RunFolder, make_folder
+    from protocols.simulation.calibration import CALIBRATION, Calibration
 
     kind = system_kind(arguments.system)
     setup = setup_of(
@@ -56,10 +56,10 @@ def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.out or Path("runs") / f"{setup.system}-{setup.dataset}"
     place, totals = place_of(arguments), {experiment.WARM_UP: setup.warm_up} if setup.warm_up else {}
     with resumable(folder), bars(totals | {setup.system: setup.rounds}) as tell:
-        calibration = Calibration.load(folder / campaign.CALIBRATION)
+        calibration = Calibration.load(folder / CALIBRATION)
         experiment.calibrate(setup, calibration)
         make_folder(folder)
-        calibration.save(folder / campaign.CALIBRATION)
+        calibration.save(folder / CALIBRATION)
         result = experiment.run(
             setup,
             folder,
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _summary(setup: Setup, result: RunResult) -> dict[str, Any]:
-    from protocols.comparison import BESIDE_BASELINE, compare
+    from protocols.experiments.comparison import BESIDE_BASELINE, compare
 
     (row,) = compare({setup.system: {setup.seed: result}})
     return {name: value for name, value in row.to_json().items() if name not in BESIDE_BASELINE}
@@ -86,7 +86,7 @@ def _summary(setup: Setup, result: RunResult) -> dict[str, Any]:
 
 def _print(setup: Setup, result: RunResult, folder: Path) -> None:
     from protocols.commands.printing import print_comparison
-    from protocols.comparison import compare
+    from protocols.experiments.comparison import compare
 
     print_comparison(
         compare({setup.system: {setup.seed: result}}),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from protocols.campaign import Tell
+    from protocols.experiments.campaign import Tell
     from protocols.results import Outcome
 
 
@@ -37,8 +37,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _tune(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from protocols import experiment
     from protocols.commands.printing import bars, resumable
+    from protocols.experiments import experiment
 
     base = setup_of(arguments, system="fedavg", aggregation="float", judge="validation")
     place, seeds, out = place_of(arguments), arguments.seeds, arguments.out

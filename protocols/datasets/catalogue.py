@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from protocols.datasets import cifar10, digits, mnist, shakespeare
+from protocols.datasets import cifar10, digits, har, mnist, shakespeare, wisdm
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ DATASETS: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
         "fashion-mnist": mnist.load_fashion,
         "cifar10": cifar10.load,
         "shakespeare": shakespeare.load,
+        "har": har.load,
+        "wisdm": wisdm.load,
     }
 )
 """Name to what loads it from a folder."""

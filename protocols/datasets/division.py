@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from protocols.datasets.partition import by_owner, dirichlet, evenly
+from protocols.datasets.judging import judged_on
+from protocols.datasets.partition import by_owner, dirichlet, evenly, label_shards, of_few_labels
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
     from protocols.datasets.dataset import Dataset
     from protocols.training import Examples
 
-Partition: TypeAlias = Literal["label-skewed", "even", "natural"]
+Partition: TypeAlias = Literal["label-skewed", "even", "natural", "few-labels"]
 """How examples come to clients."""
 
 ALPHA = 0.5
+LABELS_PER_CLIENT = 2
 VALIDATION_SHARE = 0.1
 
 
@@ -33,11 +35,16 @@ class Division:
         parts: One for each client.
         validation: What the clients set aside, pooled: for choosing settings and rounds.
         test: For the final verdict alone.
+        validations: What each client set aside; None where that is nothing.
+        tests: For the final verdict on each client's own model: the test examples of its natural clients or, where the
+            partition knows none, such as have the label shares of its part; of sequences then all.
     """
 
     parts: tuple[Examples, ...]
     validation: Examples
     test: Examples
+    validations: tuple[Examples | None, ...]
+    tests: tuple[Examples, ...]
 
 
 def divide(
@@ -47,6 +54,7 @@ def divide(
     partition: Partition,
     generator: np.random.Generator,
     alpha: float = ALPHA,
+    labels_per_client: int = LABELS_PER_CLIENT,
     validation_share: float = VALIDATION_SHARE,
     most_examples: int | None = None,
     owners_per_client: int | None = None,
@@ -54,19 +62,25 @@ def divide(
     """Divides a data set.
 
     Each client sets aside a share of its examples for validation: drawn at random, or of sequences those that are
-    latest in the text of their role, so that no training sequence of a client comes after.
+    latest in the text of their role, so that no training sequence of a client comes after. Of recordings the latest
+    windows are set aside, those of each owner and label by themselves, and training windows that share samples with
+    them are left out.
 
     Args:
         dataset: What to divide.
         clients: Number of clients.
         partition: Parts of equal size with label shares of their own (``dirichlet``), or without (``evenly``), or parts
-            made of whole natural clients (``by_owner``). Of the last kind, where a natural client has test examples
-            too, the test set is restricted to the natural clients that were dealt out.
+            made of whole natural clients (``by_owner``), or parts with few labels: of these natural clients where the
+            data set has enough (``of_few_labels``), else shards (``label_shards``). Where a natural client has test
+            examples too, the test set of ``natural`` is restricted to the natural clients that were dealt out; that of
+            ``few-labels`` is what any client's own test examples are.
         generator: The only source of randomness.
         alpha: Label skew of ``label-skewed``; smaller is more skewed.
+        labels_per_client: Of ``few-labels``: how many different labels each client has.
         validation_share: Of each client's examples, in (0, 1).
         most_examples: Of a client, those for validation among them; what is more is left out at random.
-        owners_per_client: Natural clients of each client, of ``natural``: the largest; None deals out all of them.
+        owners_per_client: Natural clients of each client, of ``natural`` and ``few-labels``: the largest; None deals
+            out all of them.
 
     Raises:
         ParameterError: A setting outside its domain, a partition that the data set does not allow, or parts too small
@@ -76,24 +90,31 @@ def divide(
         raise ParameterError(f"validation_share must be in (0, 1), not {validation_share}")
     if most_examples is not None and most_examples < 2:
         raise ParameterError(f"most_examples must be at least 2, not {most_examples}")
-    parts = _parts(
-        dataset, clients, partition=partition, generator=generator, alpha=alpha, owners_per_client=owners_per_client
+    dealt = parts = _parts(
+        dataset,
+        clients,
+        partition=partition,
+        generator=generator,
+        alpha=alpha,
+        labels_per_client=labels_per_client,
+        owners_per_client=owners_per_client,
     )
-    test = _test(dataset, np.concatenate(parts)) if partition == "natural" else dataset.test
     if most_examples is not None:
         parts = [np.sort(generator.permutation(part)[:most_examples]) for part in parts]
-    lateness = _lateness(dataset, generator)
-    kept, set_aside = [], []
-    for part in parts:
-        size = len(part) - round(validation_share * len(part))
-        order = part[np.argsort(lateness[part], kind="stable")]
-        kept.append(np.sort(order[:size]))
-        set_aside.append(np.sort(order[size:]))
-    if not all(map(len, kept)) or not any(map(len, set_aside)):
+    kept, aside = _set_aside(dataset, parts, validation_share, generator)
+    if not all(map(len, kept)) or not any(map(len, aside)):
         raise ParameterError(f"validation_share {validation_share} of such small parts takes all of one, or nothing")
+    # The last to draw, so that the parts are what they were before clients had test examples of their own.
+    pool, own = judged_on(dataset, partition, dealt, kept, generator)
     train = dataset.train
-    pooled = train.subset(np.concatenate(set_aside).tolist())
-    return Division(tuple(train.subset(part.tolist()) for part in kept), pooled, test)
+    test = dataset.test if len(pool) == len(dataset.test) else dataset.test.subset(pool.tolist())
+    return Division(
+        parts=tuple(train.subset(part.tolist()) for part in kept),
+        validation=train.subset(np.concatenate(aside).tolist()),
+        test=test,
+        validations=tuple(train.subset(part.tolist()) if len(part) else None for part in aside),
+        tests=tuple(test if len(places) == len(pool) else dataset.test.subset(places.tolist()) for places in own),
+    )
 
 
 def _parts(
@@ -103,38 +124,64 @@ def _parts(
     partition: Partition,
     generator: np.random.Generator,
     alpha: float,
+    labels_per_client: int,
     owners_per_client: int | None,
 ) -> Sequence[NDArray[np.intp]]:
+    if partition in ("label-skewed", "few-labels") and dataset.sequential:
+        raise ParameterError(f"partition: sequences as in {dataset.name} have no label to skew parts by")
+    labels = dataset.train.labels.numpy()
     match partition:
         case "label-skewed":
-            if dataset.sequential:
-                raise ParameterError(f"partition: sequences as in {dataset.name} have no label to skew parts by")
-            return dirichlet(dataset.train.labels.numpy(), clients, alpha, generator)
+            return dirichlet(labels, clients, alpha, generator)
         case "even":
             return evenly(len(dataset.train), clients, generator)
         case "natural":
             if dataset.owners is None:
                 raise ParameterError(f"partition: no natural clients of {dataset.name} are known")
             return by_owner(dataset.owners, clients, generator, owners_per_client)
+        case "few-labels":
+            if dataset.owners is None or len(np.unique(dataset.owners)) < clients * (owners_per_client or 1):
+                return label_shards(labels, clients, labels_per_client, generator)
+            parts = by_owner(dataset.owners, clients, generator, owners_per_client)
+            return of_few_labels(parts, labels, labels_per_client, generator)
     raise ParameterError(f"partition must be one of {get_args(Partition)}")
 
 
-def _test(dataset: Dataset, taken: NDArray[np.intp]) -> Examples:
-    """The test examples of the natural clients of these training examples, or all where the two sets share none."""
-    if dataset.owners is None or dataset.test_owners is None:
-        return dataset.test
-    if not np.isin(dataset.test_owners, dataset.owners).any():
-        return dataset.test
-    kept = np.isin(dataset.test_owners, dataset.owners[taken])
-    return dataset.test.subset(np.flatnonzero(kept).tolist())
+def _set_aside(
+    dataset: Dataset, parts: Sequence[NDArray[np.intp]], share: float, generator: np.random.Generator
+) -> tuple[list[NDArray[np.intp]], list[NDArray[np.intp]]]:
+    """What each client trains on, and what it sets aside for validation."""
+    lateness = _lateness(dataset, generator)
+    kept, aside = [], []
+    for part in parts:
+        size = len(part) - round(share * len(part))
+        order = part[np.argsort(lateness[part], kind="stable")]
+        kept.append(np.sort(order[:size]))
+        aside.append(np.sort(order[size:]))
+    if dataset.recordings is not None:
+        overlapping = _neighbours(dataset.recordings, np.concatenate(aside))
+        kept = [np.setdiff1d(part, overlapping) for part in kept]
+    return kept, aside
 
 
 def _lateness(dataset: Dataset, generator: np.random.Generator) -> NDArray[np.float64]:
-    """What decides who is set aside: for sequences, how far in the text of its role each is; in [0, 1)."""
-    if not dataset.sequential or dataset.owners is None:
+    """What decides who is set aside: how far in its text, or in what its owner did of one kind, each is; in [0, 1)."""
+    if dataset.owners is None or not (dataset.sequential or dataset.recordings is not None):
         return generator.random(len(dataset.train))
+    streams = dataset.owners
+    if not dataset.sequential:
+        streams = streams * dataset.classes + dataset.train.labels.numpy()
     lateness = np.empty(len(dataset.train))
-    for owner in np.unique(dataset.owners):
-        places = np.flatnonzero(dataset.owners == owner)
+    for stream in np.unique(streams):
+        places = np.flatnonzero(streams == stream)
         lateness[places] = (np.arange(len(places)) + 0.5) / len(places)
     return lateness
+
+
+def _neighbours(recordings: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The places before and after the given ones in the same recording."""
+    beside = np.concatenate([places - 1, places + 1])
+    # Beyond either end stands the end itself, which was given.
+    beside = np.clip(beside, 0, len(recordings) - 1)
+    neighbours: NDArray[np.intp] = beside[recordings[beside] == recordings[np.concatenate([places, places])]]
+    return neighbours

@@ -18,7 +18,7 @@ import numpy as np
 from secagg.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -112,12 +112,13 @@ def read_idx(path: Path, code: int, item: tuple[int, ...] = ()) -> NDArray[Any]:
     return values.reshape(shape)
 
 
-def read_npz(path: Path, items: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
-    """Some arrays of integers in an archive of numpy, equally long.
+def read_npz(path: Path, items: Mapping[str, tuple[int, ...]], real: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """Some arrays of an archive of numpy, equally long.
 
     Args:
         path: The file.
         items: Name of an array to the shape of one item.
+        real: Names of those that hold floating-point numbers; the others hold integers.
 
     Raises:
         InputError: The file is damaged, lacks one of the arrays, or has one of another form.
@@ -130,10 +131,10 @@ def read_npz(path: Path, items: Mapping[str, tuple[int, ...]]) -> dict[str, NDAr
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: np.asarray(arrays[name]) for name in items}
     for name, item in items.items():
-        array = found[name]
-        if array.dtype.kind not in "ui" or array.ndim != 1 + len(item) or array.shape[1:] != item:
+        array, (kinds, called) = found[name], ("f", "real numbers") if name in real else ("ui", "integers")
+        if array.dtype.kind not in kinds or array.ndim != 1 + len(item) or array.shape[1:] != item:
             form = ("n", *item)
-            raise InputError(f"{path}: {name} must be {form} integers, but is {array.shape} of {array.dtype}")
+            raise InputError(f"{path}: {name} must be {form} {called}, but is {array.shape} of {array.dtype}")
     if len({len(array) for array in found.values()}) > 1:
         raise InputError(f"{path}: {', '.join(items)} must be equally long")
     return found

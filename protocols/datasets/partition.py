@@ -1,4 +1,4 @@
-"""Partitions of one data set over many clients: by skewed labels, evenly, or by natural clients.
+"""Partitions of one data set over many clients: by skewed or few labels, evenly, or by natural clients.
 
 Each gives for every client the places of its examples, ascending and disjoint.
 """
@@ -12,6 +12,8 @@ import numpy as np
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -111,6 +113,83 @@ def by_owner(
         loads[client_of[turn]] += sizes[turn]
     # Whose part is the largest must not depend on a client's number.
     return tuple(np.flatnonzero(client_of[owner_of] == client) for client in generator.permutation(clients))
+
+
+def label_shards(
+    labels: NDArray[np.int64], clients: int, labels_per_client: int, generator: np.random.Generator
+) -> tuple[NDArray[np.intp], ...]:
+    """Parts of few labels: as many shards a client, each of one label.
+
+    After B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017, section
+    3, who sort by label, cut, and deal out two pieces a client. There a piece may straddle two labels and a client get
+    two pieces of one; here every client has exactly ``labels_per_client`` labels, and every label is shared out evenly
+    among about as many clients.
+
+    Args:
+        labels: (n,) labels of the whole set.
+        clients: Number of parts.
+        labels_per_client: Different labels of each part.
+        generator: The only source of randomness.
+
+    Returns:
+        For each client the places of its examples. Labels that no client got are left out.
+
+    Raises:
+        ParameterError: ``labels_per_client`` is below 1 or beyond the labels there are, or a label has fewer examples
+            than clients who share it.
+    """
+    known = np.unique(labels)
+    _part_size(len(labels), clients)
+    held = _dealt_labels([known] * clients, labels_per_client, generator)
+    shards: list[list[NDArray[np.intp]]] = [[] for _ in range(clients)]
+    for label in known:
+        holders = [client for client, own in enumerate(held) if label in own]
+        places = generator.permutation(np.flatnonzero(labels == label))
+        if len(places) < len(holders):
+            raise ParameterError(f"clients: {len(holders)} of {clients} would share {len(places)} examples of a label")
+        for number, client in enumerate(holders):
+            shards[client].append(places[number :: len(holders)])
+    return tuple(np.sort(np.concatenate(own)) for own in shards)
+
+
+def of_few_labels(
+    parts: Sequence[NDArray[np.intp]],
+    labels: NDArray[np.int64],
+    labels_per_client: int,
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.intp], ...]:
+    """Parts restricted to few labels each, drawn so that about as many clients hold every label.
+
+    Args:
+        parts: For each client the places of its examples.
+        labels: (n,) labels of the whole set.
+        labels_per_client: Different labels of each part; one that has fewer keeps them all.
+        generator: The only source of randomness.
+
+    Returns:
+        For each client the places of its examples that are left.
+
+    Raises:
+        ParameterError: ``labels_per_client`` is below 1 or beyond what any part has.
+    """
+    held = _dealt_labels([np.unique(labels[part]) for part in parts], labels_per_client, generator)
+    return tuple(part[np.isin(labels[part], own)] for part, own in zip(parts, held, strict=True))
+
+
+def _dealt_labels(
+    choices: Sequence[NDArray[np.int64]], labels_per_client: int, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """For each client some of the labels it may have: one client after another takes those that are dealt least."""
+    most = max(map(len, choices))
+    if not 1 <= labels_per_client <= most:
+        raise ParameterError(f"labels_per_client must be from 1 to {most}, not {labels_per_client}")
+    held = [choice[:0] for choice in choices]
+    dealt = np.zeros(1 + max(int(choice.max()) for choice in choices), np.intp)
+    for client in generator.permutation(len(choices)):
+        choice = generator.permutation(choices[client])
+        held[client] = choice[np.argsort(dealt[choice], kind="stable")[:labels_per_client]]
+        dealt[held[client]] += 1
+    return held
 
 
 def _part_size(count: int, clients: int) -> int:

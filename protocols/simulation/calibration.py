@@ -9,7 +9,7 @@ the two; both are recorded beside the results, and a run that goes on later, or 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import torch
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from protocols.aggregators import Client
     from secagg.params import Params
+
+CALIBRATION = "calibration.json"
+"""How the file of known times is called in the folder of a run."""
 
 SESSIONS = 3
 """Sessions measured of each length."""
@@ -93,7 +96,13 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Keeps the times, for runs that go on later."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(list(self.times)), indent=1) + b"\n")
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(list(self.times)), indent=1) + b"\n")
+        fresh.replace(path)
+
+    def joined(self, other: Calibration) -> Self:
+        """What either knows; where both do, what this one knows."""
+        return type(self)((*other.times, *self.times))
 
     @property
     def times(self) -> tuple[SecureTime, ...]:

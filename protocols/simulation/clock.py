@@ -48,7 +48,13 @@ class ClientTime:
 
 
 def client_time(
-    device: Device, *, flops: float, download_bytes: float, upload_bytes: float, secure_seconds: float = 0.0
+    device: Device,
+    *,
+    flops: float,
+    download_bytes: float,
+    upload_bytes: float,
+    secure_seconds: float = 0.0,
+    server_seconds: tuple[float, float] = (0.0, 0.0),
 ) -> ClientTime:
     """What a round takes on one device.
 
@@ -58,11 +64,13 @@ def client_time(
         download_bytes: What it receives.
         upload_bytes: What it sends.
         secure_seconds: Calibrated time of secure aggregation.
+        server_seconds: What the server's links take to send to, and to receive from, everybody; nobody is done sooner.
     """
+    to_all, from_all = server_seconds
     return ClientTime(
-        download=download_bytes / device.download_bytes_per_second,
+        download=max(download_bytes / device.download_bytes_per_second, to_all),
         compute=flops / device.flops_per_second,
-        upload=upload_bytes / device.upload_bytes_per_second,
+        upload=max(upload_bytes / device.upload_bytes_per_second, from_all),
         secure=secure_seconds,
     )
 

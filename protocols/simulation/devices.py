@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,18 +38,40 @@ class Device:
             raise ParameterError(f"device {self.name}: every speed must be positive")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerLinks:
+    """The server's own links, which all clients share.
+
+    Args:
+        upload_bytes_per_second: What it can send, to all clients together.
+        download_bytes_per_second: What it can receive.
+
+    Raises:
+        ParameterError: A speed that is not positive.
+    """
+
+    upload_bytes_per_second: float = math.inf
+    download_bytes_per_second: float = math.inf
+
+    def __post_init__(self) -> None:
+        if min(self.upload_bytes_per_second, self.download_bytes_per_second) <= 0:
+            raise ParameterError("the server's links: every speed must be positive")
+
+
 @dataclass(frozen=True)
 class Fleet:
     """All devices of an experiment, in the order in which their clients are numbered.
 
     Args:
         devices: At least one, each with a name of its own.
+        server: What they are connected to; by default faster than all of them together.
 
     Raises:
         ParameterError: No device, a name used twice, or nothing but stragglers.
     """
 
     devices: tuple[Device, ...]
+    server: ServerLinks = ServerLinks()
 
     def __post_init__(self) -> None:
         if len({device.name for device in self.devices}) != len(self.devices):

@@ -2,7 +2,8 @@
 
 A speed-up says as much about the table as about the system. So there are few tables, each with a name, and results
 carry the whole table with them. How CLIP's own tables look is not public. The three fleets with stragglers isolate one
-cause of slowness each; the mixed fleet draws its speeds as the public code of MA-CLAMP's authors does.
+cause of slowness each; the mixed fleet draws its speeds as the public code of MA-CLAMP's authors does; the published
+links are PR-FL's, without the jitter of some percent that its authors draw.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from protocols.simulation.devices import REFERENCE, Device, Fleet
+from protocols.simulation.devices import REFERENCE, Device, Fleet, ServerLinks
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ MOST_KINDS = 4
 
 STRAGGLER_SHARE = 0.2
 """Of a fleet with stragglers: four of twenty."""
+
+SLOW_UPLINK = 0.8
+"""Megabytes a second below which a device with published links is a straggler."""
 
 SLOW, FAST = 0.8, 1.8
 """In a mixed fleet a device below the one speed is slow, above the other fast, in multiples of the reference."""
@@ -95,6 +99,25 @@ def _mixed(uplink: float) -> Callable[[int, np.random.Generator], Fleet]:
     return fleet
 
 
+def _published_links(devices: int, generator: np.random.Generator) -> Fleet:  # noqa: ARG001 - nothing is drawn
+    """Ten kinds of link behind one server, as PR-FL publishes them; more devices than ten begin the table anew."""
+    down = (20, 18, 12, 10, 6, 4, 2.5, 2, 2, 1.5)
+    up = (5, 4, 3, 2.5, 1.5, 1, 0.6, 0.5, 0.5, 0.4)
+    return Fleet(
+        tuple(
+            replace(
+                REFERENCE,
+                name=f"device-{number + 1:02}",
+                upload_bytes_per_second=up[number % len(up)] * 1e6,
+                download_bytes_per_second=down[number % len(down)] * 1e6,
+                straggler=up[number % len(up)] < SLOW_UPLINK,
+            )
+            for number in range(devices)
+        ),
+        ServerLinks(upload_bytes_per_second=10e6, download_bytes_per_second=50e6),
+    )
+
+
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         one.name: one
@@ -109,6 +132,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile("half-everything", "stragglers have half the speed and half the links", _with_stragglers(0.5, 0.5)),
             Profile("mixed", "a tenth of the devices slow, a tenth fast, links equal", _mixed(1.0)),
             Profile("mixed-slow-uplink", "as mixed, with uplinks 4 times slower", _mixed(0.25)),
+            Profile(
+                "published-links",
+                "equal devices on ten kinds of link, .4 to 5 MB/s up; the server sends 10 MB/s and receives 50",
+                _published_links,
+            ),
         )
     }
 )

@@ -15,7 +15,7 @@ from protocols.models import mlp
 from protocols.round import RoundContext, Work, work_of
 from protocols.simulation.calibration import Calibration, SecureTime
 from protocols.simulation.devices import Device, Fleet
-from protocols.system import System
+from protocols.synchronous import SynchronousSystem
 from protocols.training import Examples, Training, one_thread
 from pruning.units import find_units
 from secagg.params import Mode, Params
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLASSES, WIDTH = 4, 16
 PARAMS = Params(min_cohort=3, max_dropouts=2, value_range=4.0)
 
-WorkAt: TypeAlias = Callable[[System, Checkpoint], Mapping[Client, Work]]
+WorkAt: TypeAlias = Callable[[SynchronousSystem, Checkpoint], Mapping[Client, Work]]
 
 
 class Instant(Calibration):
@@ -101,7 +101,7 @@ def instant() -> Calibration:
 def work_at() -> WorkAt:
     """What a system's clients would make of the round that starts at a checkpoint."""
 
-    def played(system: System, start: Checkpoint) -> Mapping[Client, Work]:
+    def played(system: SynchronousSystem, start: Checkpoint) -> Mapping[Client, Work]:
         setup, layout = system.federation, system.federation.units.layout
         system.recall(start.memory)
         served = Served(layout, start.state)

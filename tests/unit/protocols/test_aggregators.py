@@ -119,6 +119,26 @@ class Conformance(ABC):
         for client, mask in (("client-0", HALF), ("client-7", Mask.full(LAYOUT))):
             assert 0 < aggregator.upload_of(mask, 8) <= aggregated.upload_bytes[client]
 
+    def test_a_vector_is_as_long_as_what_is_sent_of_a_mask(self) -> None:
+        aggregator = self.make()
+        whole = aggregator.mode == "uniform"
+        assert aggregator.length_of(Mask.full(LAYOUT)) == LAYOUT.size == 24
+        assert aggregator.length_of(HALF) == (24 if whole else 12)
+        assert aggregator.counts_masks == whole
+        per_coordinate = aggregator.upload_of(Mask.full(LAYOUT), 8) // 24
+        assert aggregator.upload_of(HALF, 8) == aggregator.length_of(HALF) * per_coordinate
+
+    def test_over_another_layout_it_is_the_same_kind_with_the_same_settings(self) -> None:
+        aggregator, layout = self.make(), Layout((Tensor("one", (5,)),))
+        other = aggregator.over(layout)
+        assert other.layout == layout
+        assert aggregator.layout == LAYOUT
+        assert type(other) is type(aggregator)
+        for name in ("mode", "params", "encrypted", "name", "counts_masks"):
+            assert getattr(other, name) == getattr(aggregator, name)
+        given: dict[Hashable, Update] = {number: {"one": torch.full((5,), number / 8)} for number in range(8)}
+        assert torch.allclose(other.aggregate(given).mean["one"], torch.full((5,), 3.5 / 8), rtol=0, atol=STEP)
+
     def test_the_verdict_says_who_learns_what(self) -> None:
         aggregator = self.make()
         promises = "nothing else about any client" in aggregator.aggregate(updates()).verdict
@@ -212,6 +232,12 @@ class TestFloatMean(Conformance):
         assert np.array_equal(np.isnan(floats.vector), np.isnan(session.vector))
         expected = ~HALF.coordinates if lacking > 4 else np.zeros(LAYOUT.size, bool)
         assert np.array_equal(np.isnan(floats.vector), expected)
+
+
+def test_over_another_layout_floats_keep_the_threshold_of_the_learning_rule() -> None:
+    half = FloatMean(Layout((Tensor("any", (1,)),)), "mask-indexed", participation=0.5).over(LAYOUT)
+    withheld = np.isnan(half.aggregate(updates(), pruned(5)).vector)
+    assert np.array_equal(withheld, ~HALF.coordinates)
 
 
 @pytest.mark.parametrize("mode", ["uniform", "mask-indexed"])

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from protocols import campaign
-from protocols.campaign import CALIBRATION, Campaign
-from protocols.experiment import Place, Setup
-from protocols.folder import CHECKPOINT
+from protocols.experiments import campaign
+from protocols.experiments.campaign import Campaign
+from protocols.experiments.folder import CHECKPOINT
+from protocols.experiments.setup import Place, Setup
+from protocols.experiments.suites import Variant
 from protocols.simulation import calibration
-from protocols.suites import Variant
+from protocols.simulation.calibration import CALIBRATION
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from protocols.comparison import Runs
+    from protocols.experiments.comparison import Runs
     from protocols.results import Outcome
 
 VARIANTS = (

@@ -10,7 +10,7 @@ import pytest
 from protocols import clip as clip_module
 from protocols.baselines.fedavg import FedAvg
 from protocols.clip import SCORES, Clip, ClipSettings
-from protocols.vote import Vote, vote, voted_mask
+from protocols.sessions.vote import Vote, vote, voted_mask
 from pruning.clip import invariant_mask, largest_relative_change, relative_norm
 from secagg.declaration import Provenance
 from secagg.errors import ParameterError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from protocols.federation import Checkpoint, Federation
     from protocols.results import RunResult
     from protocols.simulation.calibration import Calibration
-    from protocols.system import System
+    from protocols.synchronous import SynchronousSystem
     from pruning.masks import Mask
     from tests.unit.protocols.conftest import WorkAt
 
@@ -39,7 +39,7 @@ def warm(federation: Federation, plain: FixedPoint, instant: Calibration) -> Che
     return FedAvg(federation, plain, calibration=instant).run(2)[1]
 
 
-def masks_at(system: System, start: Checkpoint, work_at: WorkAt) -> dict[Client, Mask]:
+def masks_at(system: SynchronousSystem, start: Checkpoint, work_at: WorkAt) -> dict[Client, Mask]:
     return {client: one.mask for client, one in work_at(system, start).items() if one.mask.kind != "full"}
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scipy import stats
 
-from protocols.comparison import Row, Spread, compare
-from protocols.results import ClientRound, LostRound, RoundResult, RunResult
+from protocols.experiments.comparison import Row, Spread, compare
+from protocols.experiments.markdown import legend, personal, times
+from protocols.results import ClientRound, LostRound, Personal, RoundResult, RunResult
 from protocols.simulation.clock import ClientTime
 from secagg.errors import InputError
 
@@ -298,6 +299,92 @@ def test_withheld_coordinates_lost_rounds_and_differences_are_told() -> None:
     assert found.difference == 0.125
     assert found.lost_rounds == 2
     assert found.round_seconds == pytest.approx((8 + (8 + 20 + 20) / 3) / 2)
+
+
+def reaching(accuracies: Sequence[float], clients: Mapping[str, ClientRound]) -> RunResult:
+    return run([one_round(number, accuracy, clients) for number, accuracy in enumerate(accuracies)])
+
+
+WHEN = compare(
+    {
+        "fedavg": {0: reaching((0.2, 0.6, 0.6, 0.9), FULL), 1: reaching((0.6, 0.6, 0.6, 0.6), FULL)},
+        "clip": {0: reaching((0.5, 0.6, 0.7, 0.9), PRUNED), 1: reaching((0.4, 0.5, 0.6, 0.7), PRUNED)},
+    },
+    targets=(0.5, 0.6, 0.95),
+)
+"""Rounds of 12 and of 8 seconds."""
+
+
+def test_the_time_to_a_target_is_a_mean_over_seeds_that_all_reached_it() -> None:
+    baseline, system = WHEN
+    assert list(baseline.seconds_to) == [0.5, 0.6, 0.95]
+    first = baseline.seconds_to[0.5]
+    assert first is not None
+    assert (first.mean, first.deviation) == pytest.approx(((24 + 12) / 2, 72**0.5))
+    assert system.seconds_to[0.5] == Spread.of([8, 16])
+    assert system.seconds_to[0.6] is None  # the second seed did not hold it for three rounds
+    assert baseline.seconds_to[0.6] == Spread.of([24, 12])
+    assert baseline.seconds_to[0.95] is system.seconds_to[0.95] is None
+    assert row().seconds_to == {}
+
+
+def test_times_to_targets_are_shown_with_how_many_times_sooner_than_the_baseline_that_is() -> None:
+    assert times(WHEN) == {
+        "s to 50 %": ["18", "12"],
+        "times sooner (50 %)": ["1.00", "1.50"],
+        "s to 60 %": ["18", "-"],
+        "times sooner (60 %)": ["1.00", "-"],
+        "s to 95 %": ["-", "-"],
+        "times sooner (95 %)": ["-", "-"],
+    }
+    assert times(rows()) == {}
+
+
+def test_nobody_is_sooner_than_a_baseline_that_never_reached_the_target() -> None:
+    never = {0: reaching((0.1, 0.1, 0.1), FULL)}
+    found = compare({"fedavg": never, "clip": {0: reaching((0.9, 0.9, 0.9), PRUNED)}}, targets=(0.845,))
+    assert times(found) == {"s to 84.5 %": ["-", "8"], "times sooner (84.5 %)": ["-", "-"]}
+
+
+# ---------------------------------------------------------------------------------- clients' own models and details
+
+
+def tuned(of: RunResult, before: tuple[float, float], masked: tuple[float, float]) -> RunResult:
+    named = [dict(zip("ab", one, strict=True)) for one in (before, masked, (1.0, 1.0))]
+    return replace(of, personal=Personal(steps=3, before=named[0], masked=named[1], whole=named[2]))
+
+
+TUNED = {0: tuned(SYSTEM[0], (0.4, 0.8), (0.5, 0.9)), 1: tuned(SYSTEM[1], (0.2, 0.2), (0.6, 0.8))}
+
+
+def test_fairness_is_over_the_clients_of_each_seed_and_then_over_seeds() -> None:
+    found = row(TUNED).personal
+    assert list(found) == ["before", "masked", "whole"]
+    before = found["before"]
+    assert (before.mean.mean, before.mean.deviation) == pytest.approx((0.4, 0.4 / 2**0.5))
+    assert (before.deviation.mean, before.worst.mean) == pytest.approx((0.1, 0.3))  # (0.2 + 0) / 2, (0.4 + 0.2) / 2
+    assert found["masked"].worst == Spread.of([0.5, 0.6])
+    assert (found["whole"].mean.mean, found["whole"].deviation.mean, found["whole"].worst.mean) == (1, 0, 1)
+
+
+def test_clients_are_shown_only_where_every_run_judged_them() -> None:
+    assert row({**TUNED, 1: SYSTEM[1]}).personal == {}
+    assert personal(rows(TUNED)) == {}  # not the baseline
+    columns = personal(rows(TUNED, TUNED)[1:])
+    assert columns["Before %"] == ["40.0 ± 28.3"]
+    assert columns["Masked: between clients"] == ["15.0 ± 7.1"]
+    assert columns["Unmasked: worst client"] == ["100.0 ± 0.0"]
+    assert len(columns) == 9
+    assert all(any(line.startswith(f"{kind} %: ") for line in legend(columns)) for kind in ("Before", "Masked"))
+
+
+def test_details_are_means_over_the_rounds_and_seeds_that_have_them() -> None:
+    noted = {
+        0: run([one_round(0, 0.5, PRUNED, details={"density": 1.0, "b": 7.0}), one_round(1, 0.5, PRUNED)]),
+        1: run([one_round(number, 0.5, PRUNED, details={"density": 0.25}) for number in range(2)]),
+    }
+    assert row(noted).details == {"b": 7.0, "density": 0.5}
+    assert row().details == {}
 
 
 def test_a_row_becomes_json() -> None:

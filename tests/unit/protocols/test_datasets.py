@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from protocols.datasets import DATASETS, Dataset, Division, Partition, digits, divide, load
-from protocols.datasets.partition import by_owner, dirichlet, evenly
+from protocols.datasets.partition import by_owner, dirichlet, evenly, label_shards, of_few_labels
 from protocols.training import Examples
 from secagg.errors import InputError, ParameterError
 
@@ -140,6 +140,56 @@ def test_too_few_natural_clients_are_an_error(clients: int, per_client: int | No
         by_owner(np.array([0, 0, 1, 2]), clients, generator(), per_client)
 
 
+@pytest.mark.parametrize(("clients", "labels_per_client"), [(10, 2), (5, 1), (7, 3), (2, 5), (2, 2)])
+def test_shards_give_every_client_so_many_labels_and_every_label_to_as_many_clients(
+    clients: int, labels_per_client: int
+) -> None:
+    parts = label_shards(LABELS, clients, labels_per_client, generator())
+    held = [np.unique(LABELS[part]) for part in parts]
+    assert [len(own) for own in held] == [labels_per_client] * clients
+    holders = np.bincount(np.concatenate(held), minlength=5)
+    assert holders.max() - holders.min() <= 1
+    # No example is left over of a label that anybody has, and those who share it have as many.
+    assert sorted(np.concatenate(parts).tolist()) == np.flatnonzero(holders[LABELS]).tolist()
+    for part, own in zip(parts, held, strict=True):
+        sizes = np.bincount(LABELS[part], minlength=5)[own]
+        assert np.all(np.abs(sizes - 40 / holders[own]) < 1)
+
+
+def test_which_labels_a_client_has_depends_on_the_seed() -> None:
+    drawn = [
+        tuple(tuple(np.unique(LABELS[part])) for part in label_shards(LABELS, 5, 2, generator(seed)))
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    ("clients", "labels_per_client", "message"),
+    [(4, 0, "labels_per_client"), (4, 6, "labels_per_client"), (0, 1, "parts"), (150, 2, "clients: .* share 40 ex")],
+)
+def test_shards_that_cannot_be_are_refused(clients: int, labels_per_client: int, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        label_shards(LABELS, clients, labels_per_client, generator())
+
+
+def test_parts_are_restricted_to_labels_that_they_have() -> None:
+    parts = [np.array([0, 1, 41, 81]), np.array([2, 82, 121, 122]), np.array([3, 4])]
+    restricted = of_few_labels(parts, LABELS, 2, generator())
+    assert [len(np.unique(LABELS[part])) for part in restricted] == [2, 2, 1]
+    assert all(set(own.tolist()) <= set(part.tolist()) for own, part in zip(restricted, parts, strict=True))
+    for part, whole in zip(restricted, parts, strict=True):
+        assert part.tolist() == whole[np.isin(LABELS[whole], LABELS[part])].tolist()
+
+
+def test_over_parts_with_all_labels_each_label_comes_to_as_many() -> None:
+    parts = [np.arange(client, 200, 20) for client in range(20)]
+    for seed in range(5):
+        restricted = of_few_labels(parts, LABELS, 2, generator(seed))
+        held = np.concatenate([np.unique(LABELS[part]) for part in restricted])
+        assert np.bincount(held).tolist() == [8] * 5
+
+
 @pytest.mark.parametrize("partition", ["label-skewed", "even", "natural"])
 def test_parts_and_validation_are_disjoint_and_test_examples_are_in_neither(partition: Partition) -> None:
     dataset = written([place % 8 for place in range(80)], [100] * 20)
@@ -203,6 +253,132 @@ def test_the_test_set_stays_whole_where_its_natural_clients_are_others_or_not_kn
     assert len(divide(dataset, 2, partition="natural", generator=generator(), owners_per_client=1).test) == 1
 
 
+def test_natural_clients_have_their_own_test_examples() -> None:
+    dataset = written([0] * 10 + [1] * 20 + [2] * 30, [0, 1, 2, 2, 1])
+    division = divide(dataset, 3, partition="natural", generator=generator())
+    assert dataset.owners is not None
+    own = {
+        int(dataset.owners[numbers(part)[0]]): numbers(test)
+        for part, test in zip(division.parts, division.tests, strict=True)
+    }
+    assert own == {0: [1000], 1: [1001, 1004], 2: [1002, 1003]}
+
+
+def test_a_natural_client_without_test_examples_draws_some() -> None:
+    division = divide(written([0] * 10 + [1] * 20, [1, 1, 1, 1]), 2, partition="natural", generator=generator())
+    assert sorted(len(test) for test in division.tests) == [2, 4]
+    assert numbers(division.test) == [1000, 1001, 1002, 1003]
+
+
+def test_drawn_test_examples_have_the_label_shares_of_the_part() -> None:
+    labels = torch.arange(5).repeat_interleave(200)
+    dataset = Dataset("letters", Examples(torch.arange(1000.0).unsqueeze(1), labels), numbered(500, 1000, classes=5), 5)
+    division = divide(dataset, 5, partition="label-skewed", alpha=0.5, generator=generator())
+    for part, test in zip(division.parts, division.tests, strict=True):
+        assert len(set(numbers(test))) == 100
+        shares, drawn = (each.labels.bincount(minlength=5) / len(each) for each in (part, test))
+        # Of the 100 of a label in the test set, all may be drawn.
+        assert (shares - drawn).abs().max() < 0.02
+
+
+def test_a_label_that_has_run_out_leaves_its_places_to_the_others() -> None:
+    train = Examples(torch.arange(20.0).unsqueeze(1), torch.tensor([0] * 16 + [1] * 4))
+    test = Examples(torch.arange(8.0).unsqueeze(1), torch.tensor([0, 1, 1, 1, 1, 2, 2, 2]))
+    division = divide(Dataset("letters", train, test, 3), 1, partition="even", generator=generator())
+    assert division.tests[0] is division.test
+    division = divide(Dataset("letters", train, test, 3), 2, partition="even", generator=generator())
+    assert [own.labels.tolist() for own in division.tests] == [[0, 1, 1, 1]] * 2
+
+
+def test_there_is_a_test_example_for_every_client_even_where_clients_are_more() -> None:
+    division = divide(written([0] * 60), 3, partition="even", generator=generator())
+    assert [numbers(test) for test in division.tests] == [[1000]] * 3
+
+
+def test_drawing_own_test_examples_comes_last_and_changes_nothing_before() -> None:
+    few, many = (
+        divide(Dataset("letters", numbered(60), numbered(count, 1000), 2), 3, partition="even", generator=generator())
+        for count in (2, 50)
+    )
+    assert [numbers(part) for part in few.parts] == [numbers(part) for part in many.parts]
+    assert numbers(few.validation) == numbers(many.validation)
+
+
+def test_clients_that_read_lines_are_judged_on_those_of_their_roles_or_on_all() -> None:
+    division = divide(spoken([10, 20]), 2, partition="natural", generator=generator())
+    assert sorted(map(len, division.tests)) == [10, 20]
+    for part, test in zip(division.parts, division.tests, strict=True):
+        assert numbers(part)[0] // 100 == numbers(test)[0] // 100
+    division = divide(spoken([40]), 2, partition="even", generator=generator())
+    assert all(test is division.test for test in division.tests)
+
+
+@pytest.mark.parametrize("partition", ["label-skewed", "even", "natural", "few-labels"])
+def test_what_clients_set_aside_is_the_validation_part(partition: Partition) -> None:
+    dataset = written([place % 5 for place in range(80)], [100] * 20)
+    division = divide(dataset, 4, partition=partition, generator=generator())
+    own = [part for part in division.validations if part is not None]
+    assert len(own) == 4
+    assert numbers(*own) == numbers(division.validation)
+
+
+def test_a_client_too_small_to_set_something_aside_has_no_validation_part() -> None:
+    division = divide(written([0] * 3 + [1] * 40), 2, partition="natural", generator=generator())
+    assert sorted(0 if part is None else len(part) for part in division.validations) == [0, 4]
+
+
+def test_a_natural_client_of_few_labels_is_judged_on_its_own_examples_of_these_labels() -> None:
+    owners, labels = np.repeat(np.arange(6), 30), torch.arange(180) % 3
+    train = Examples(torch.arange(180.0).unsqueeze(1), labels)
+    test = Examples(torch.arange(1000.0, 1180.0).unsqueeze(1), labels)
+    dataset = Dataset("letters", train, test, 3, owners, owners)
+    division = divide(dataset, 6, partition="few-labels", labels_per_client=2, generator=generator())
+    for part, own in zip(division.parts, division.tests, strict=True):
+        held = part.labels.unique().tolist()
+        assert len(held) == 2
+        owner = numbers(part)[0] // 30
+        assert {number // 30 for number in numbers(part)} == {owner}
+        assert numbers(own) == [n for n in range(1000, 1180) if (n - 1000) // 30 == owner and (n - 1000) % 3 in held]
+    assert numbers(division.test) == sorted(numbers(*division.tests))
+    assert len(division.test) == 120
+    label_holders = torch.cat([part.labels.unique() for part in division.parts]).bincount()
+    assert label_holders.tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("owners", [None, np.arange(60) % 2])
+def test_without_enough_natural_clients_few_labels_are_shards_judged_on_all_of_their_labels(
+    owners: np.ndarray | None,
+) -> None:
+    dataset = Dataset("letters", numbered(60, classes=3), numbered(30, 1000, classes=3), 3, owners)
+    division = divide(dataset, 3, partition="few-labels", labels_per_client=1, generator=generator())
+    assert [len(part) for part in division.parts] == [18] * 3
+    for part, own in zip(division.parts, division.tests, strict=True):
+        (label,) = part.labels.unique().tolist()
+        assert own.labels.tolist() == [label] * 10
+    assert len(division.test) == 30
+
+
+def test_few_labels_that_the_test_set_has_not_are_an_error() -> None:
+    dataset = Dataset("letters", numbered(60), numbered(1, 1000), 2)
+    with pytest.raises(InputError, match="letters: no test example has a label"):
+        divide(dataset, 2, partition="few-labels", labels_per_client=1, generator=generator())
+
+
+def test_windows_that_overlap_what_is_set_aside_are_left_out_whoever_has_them() -> None:
+    """Two recordings of ten windows dealt out to three clients: neighbours come to different ones."""
+    recordings = np.repeat([0, 1], 10)
+    dataset = Dataset(
+        "steps", numbered(20, classes=1), numbered(4, 1000, classes=1), 1, recordings, recordings=recordings
+    )
+    for seed in range(5):
+        division = divide(dataset, 3, partition="even", generator=generator(seed), validation_share=0.2)
+        aside, kept = numbers(division.validation), numbers(*division.parts)
+        beside = {near for number in aside for near in (number - 1, number + 1) if near // 10 == number // 10}
+        assert len(aside) == 3
+        assert not beside & set(kept)
+        assert not set(aside) & set(kept)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -215,6 +391,7 @@ def test_the_test_set_stays_whole_where_its_natural_clients_are_others_or_not_kn
         ({"partition": "by-name"}, "partition must be one of"),
         ({"alpha": -1.0}, "alpha"),
         ({"clients": 0}, "parts"),
+        ({"partition": "few-labels", "labels_per_client": 3}, "labels_per_client must be from 1 to 2, not 3"),
     ],
 )
 def test_a_division_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
@@ -224,9 +401,10 @@ def test_a_division_that_cannot_be_is_refused(settings: dict[str, object], messa
         divide(dataset, **chosen)  # type: ignore[arg-type]
 
 
-def test_sequences_are_not_skewed_by_label() -> None:
+@pytest.mark.parametrize("partition", ["label-skewed", "few-labels"])
+def test_sequences_are_not_skewed_by_label(partition: Partition) -> None:
     with pytest.raises(ParameterError, match="partition: sequences as in lines"):
-        divide(spoken([10]), 2, partition="label-skewed", generator=generator())
+        divide(spoken([10]), 2, partition=partition, generator=generator())
 
 
 def test_a_data_set_whose_labels_or_owners_do_not_fit_is_refused() -> None:
@@ -234,6 +412,16 @@ def test_a_data_set_whose_labels_or_owners_do_not_fit_is_refused() -> None:
         Dataset("letters", numbered(6), numbered(6, classes=3), 2)
     with pytest.raises(InputError, match="one owner for each of 6"):
         Dataset("letters", numbered(6), numbered(6), 2, np.zeros(5, np.intp))
+    for owners, recordings in ((None, 6), (6, 5)):
+        with pytest.raises(InputError, match="must have a recording and an owner"):
+            Dataset(
+                "letters",
+                numbered(6),
+                numbered(6),
+                2,
+                None if owners is None else np.zeros(owners, np.intp),
+                recordings=np.zeros(recordings, np.intp),
+            )
 
 
 def test_digits_are_split_without_overlap_and_scaled() -> None:

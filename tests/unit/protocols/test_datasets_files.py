@@ -6,6 +6,7 @@ import gzip
 import os
 import pickle
 import pickletools
+import re
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,18 @@ HOMES = {
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "shakespeare": "https://github.com/TalwalkarLab/leaf",
+    "har": "https://archive.ics.uci.edu/dataset/240/human+activity+recognition+using+smartphones",
+    "wisdm": (
+        "https://archive.ics.uci.edu/dataset/507/wisdm+smartphone+and+smartwatch+activity+and+biometrics+dataset"
+    ),
 }
 LOOKED_FOR = {
     "mnist": ["mnist_writers.npz", "train-images-idx3-ubyte"],
     "fashion-mnist": ["train-images-idx3-ubyte"],
     "cifar10": ["cifar-10-batches-bin/", "cifar-10-batches-py/", "cifar10_18k.npz"],
     "shakespeare": ["shakespeare_by_role.txt", "by_play_and_character/*.txt"],
+    "har": ["ucihar_inertial.npz", "UCI HAR Dataset/", "Inertial Signals/*.txt"],
+    "wisdm": ["wisdm19_watch.npz", "wisdm-dataset/raw/watch/accel/data_*_accel_watch.txt"],
 }
 
 
@@ -405,5 +412,7 @@ def test_where_files_are_missing_the_error_says_what_was_looked_for_and_where_it
 
 @pytest.mark.parametrize("name", HOMES)
 def test_without_a_folder_the_error_names_the_setting(name: str) -> None:
-    with pytest.raises(ParameterError, match=f"{name} is read from files: say where they are .*{HOMES[name]}"):
+    with pytest.raises(
+        ParameterError, match=f"{name} is read from files: say where they are .*{re.escape(HOMES[name])}"
+    ):
         load(name, None)

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from protocols import experiment
-from protocols.catalogue import SYSTEMS
+from protocols import personal
 from protocols.clip import ClipSettings
-from protocols.experiment import Setup, federation_of, mode_of, resolved, settings_from, system_of
-from protocols.folder import RunFolder
+from protocols.experiments import experiment
+from protocols.experiments import setup as setups
+from protocols.experiments.catalogue import SYSTEMS
+from protocols.experiments.folder import PERSONAL, ROUNDS, RunFolder
+from protocols.experiments.setup import Setup, federation_of, mode_of, resolved, settings_from, system_of
+from protocols.experiments.suites import SUITES, suite
+from protocols.experiments.tasks import TASKS
 from protocols.ma_clamp import DepthSettings
+from protocols.personal import judge
 from protocols.simulation import calibration
-from protocols.simulation.calibration import Calibration
+from protocols.simulation.calibration import CALIBRATION, Calibration
 from protocols.simulation.profiles import table
-from protocols.suites import SUITES, suite
-from protocols.tasks import TASKS
 from protocols.training import Training, accuracy
 from secagg.errors import InputError, ParameterError
 from secagg.params import Params
@@ -30,9 +33,10 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
-    from protocols.experiment import Aggregation
+    from protocols.experiments.setup import Aggregation
     from protocols.federation import Checkpoint
-    from protocols.results import Outcome, RunResult
+    from protocols.results import Outcome, Personal, RunResult
+    from protocols.system import System
     from secagg.params import Mode
 
 BASE = Setup(
@@ -166,6 +170,10 @@ def test_unknown_names_and_wrong_values_are_refused_by_name(
         ({"participants": 0}, "participants"),
         ({"participants": 7}, "participants"),
         ({"judge": "training"}, "judge must be one of"),
+        ({"until": 0.0}, "until"),
+        ({"until": -1.0}, "until"),
+        ({"until": float("inf")}, "until"),
+        ({"fine_tuning": -1}, "fine_tuning"),
         ({"seed": -1}, "seed"),
         ({"fleet_seed": -1}, "fleet_seed"),
     ],
@@ -301,7 +309,7 @@ def test_a_task_that_changed_is_another_run(
     run(setup(), tmp_path, instant)
     own = TASKS["digits-mlp"]
     changed = replace(own, training=replace(own.training, momentum=0.5), value_range=3.0)
-    monkeypatch.setattr(experiment, "task", lambda _: changed)
+    monkeypatch.setattr(setups, "task", lambda _: changed)
     with pytest.raises(ParameterError, match="another params, training"):
         run(setup(), tmp_path, instant)
 
@@ -325,7 +333,7 @@ def test_data_that_lie_in_no_folder_are_asked_for() -> None:
 
 def test_data_that_are_not_in_their_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mnist"):
-        federation_of(setup(dataset="mnist"), experiment.Place(data=tmp_path))
+        federation_of(setup(dataset="mnist"), setups.Place(data=tmp_path))
 
 
 # ---------------------------------------------------------------------------------- runs
@@ -376,6 +384,37 @@ def test_encryption_changes_nothing_of_the_model(
     assert plain.difference is None
     assert [one.accuracy for one in result.rounds] == [one.accuracy for one in plain.rounds]
     assert same_model(end_of(hidden, tmp_path / "hidden"), end_of(clear, tmp_path / "clear"))
+
+
+UNTIL = {"aggregation": "float", "mode": "uniform", "rounds": 6}
+"""Floats take no time that would have to be measured."""
+
+
+@pytest.mark.parametrize("ended", [0, 1, 3])
+def test_no_round_begins_after_the_time_that_a_run_is_given(tmp_path: Path, instant: Calibration, ended: int) -> None:
+    whole = run(setup(**UNTIL), tmp_path / "whole", instant)
+    seconds = whole.rounds[0].seconds
+    for name, until in (("inside", (ended + 0.5) * seconds), ("just", whole.rounds[ended].finished_at)):
+        cut = run(setup(**UNTIL, until=until), tmp_path / name, instant)
+        assert cut.rounds == whole.rounds[: ended + 1]
+    assert len(run(setup(**UNTIL, until=99 * seconds), tmp_path / "long", instant).rounds) == 6
+
+
+def test_a_run_that_is_given_more_time_goes_on_and_one_that_is_given_less_tells_less(
+    tmp_path: Path, instant: Calibration
+) -> None:
+    whole = run(setup(**UNTIL), tmp_path / "whole", instant)
+    seconds = whole.rounds[0].seconds
+    for until, rounds in ((1.5, 2), (3.5, 4), (99, 6), (2.5, 3), (99, 6)):
+        one = setup(**UNTIL, until=until * seconds)
+        assert run(one, tmp_path / "run", instant).rounds == whole.rounds[:rounds]
+
+
+def test_the_time_that_a_run_is_given_counts_from_its_warm_up_on(tmp_path: Path, instant: Calibration) -> None:
+    one = setup(**UNTIL, warm_up=2)
+    whole = run(one, tmp_path / "whole", instant)
+    cut = replace(one, until=whole.rounds[0].finished_at + 1e-9)
+    assert run(cut, tmp_path / "cut", instant).rounds == whole.rounds[:2]
 
 
 def test_a_run_leaves_the_number_of_threads_as_it_was(tmp_path: Path, instant: Calibration) -> None:
@@ -435,7 +474,7 @@ def test_a_warm_up_does_not_withhold_what_the_system_would(tmp_path: Path, insta
 @pytest.mark.parametrize("system", ["ma-clamp", "clamp"])
 def test_what_makes_a_system_what_it_is_cannot_be_set(system: str) -> None:
     with pytest.raises(ParameterError, match=f"participation is part of what {system} is"):
-        experiment.params_of(setup(system=system, params={"participation": 0.7}))
+        setups.params_of(setup(system=system, params={"participation": 0.7}))
 
 
 @pytest.mark.parametrize("length", [1, 3])
@@ -473,6 +512,13 @@ def test_a_warm_up_that_was_stopped_goes_on(tmp_path: Path, instant: Calibration
 # ---------------------------------------------------------------------------------- calibration
 
 
+ASYNCHRONOUS = {"pr-fl", "fedasync", "fedfix"}
+"""They have no cohorts to draw."""
+
+ON_THE_WAY = {"ca-afp", "clustered", "pr-fl"}
+"""How many clients their sessions have shows when they run."""
+
+
 @pytest.mark.parametrize("participants", [None, 4])
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_what_is_calibrated_before_is_all_that_a_run_and_its_warm_up_need(
@@ -480,12 +526,35 @@ def test_what_is_calibrated_before_is_all_that_a_run_and_its_warm_up_need(
 ) -> None:
     monkeypatch.setattr(calibration, "LENGTHS", (8, 64))
     monkeypatch.setattr(calibration, "SESSIONS", 1)
-    one, known = setup(system=system, participants=participants, warm_up=1, rounds=1), Calibration()
+    drawn = None if system in ASYNCHRONOUS else participants
+    one, known = setup(system=system, participants=drawn, warm_up=1, rounds=1), Calibration()
     experiment.calibrate(one, known)
     measured = known.times
     assert {time.mode for time in measured} == {"uniform", mode_of(one)}
     experiment.run(one, tmp_path, calibration=known)
-    assert known.times == measured
+    found = Calibration.load(tmp_path / CALIBRATION).times
+    assert found[: len(measured)] == measured
+    assert len(found) == len(measured) or system in ON_THE_WAY
+
+
+@pytest.mark.parametrize("system", sorted(ON_THE_WAY))
+def test_what_is_measured_on_the_way_is_known_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    monkeypatch.setattr(calibration, "LENGTHS", (8, 64))
+    monkeypatch.setattr(calibration, "SESSIONS", 1)
+    one = setup(system=system, rounds=3)
+
+    def told(_: str, outcome: Outcome) -> None:
+        if outcome.number == 1:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        experiment.run(one, tmp_path, on_round=told)
+    kept = Calibration.load(tmp_path / CALIBRATION).times
+    assert len(kept) >= 1
+    experiment.run(one, tmp_path)
+    assert Calibration.load(tmp_path / CALIBRATION).times == kept
 
 
 def test_floats_have_nothing_to_calibrate() -> None:
@@ -494,13 +563,59 @@ def test_floats_have_nothing_to_calibrate() -> None:
     assert known.times == ()
 
 
+# ---------------------------------------------------------------------------------- models of clients' own
+
+TUNED = setup(system="fedsnip", fine_tuning=2, rounds=2)
+
+
+def test_clients_are_judged_once_where_a_run_ends_and_anew_where_it_ends_later(
+    tmp_path: Path, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(TUNED, tmp_path, instant)
+    assert first.personal is not None
+    assert first.personal.steps == 2
+    assert set(first.personal.before) == set(federation_of(TUNED).fleet.names)
+    judged: list[int] = []
+
+    def noted(system: System, at: Checkpoint, steps: int) -> Personal:
+        judged.append(at.number)
+        return judge(system, at, steps)
+
+    monkeypatch.setattr(personal, "judge", noted)
+    assert run(TUNED, tmp_path, instant) == first
+    assert judged == []
+    longer = run(replace(TUNED, rounds=3), tmp_path, instant)
+    assert judged == [3]
+    assert longer == run(replace(TUNED, rounds=3), tmp_path / "at once", instant)
+
+
+def test_of_a_model_that_is_gone_nobody_tells_how_clients_fare(tmp_path: Path, instant: Calibration) -> None:
+    long = run(TUNED, tmp_path, instant)
+    short = run(replace(TUNED, rounds=1), tmp_path, instant)
+    assert short.personal is None
+    assert run(TUNED, tmp_path, instant) == long
+
+
+def test_without_test_examples_of_their_own_no_round_is_played(
+    tmp_path: Path, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "federation_of", lambda *of: replace(federation_of(*of), tests={}))
+    with pytest.raises(ParameterError, match="fine_tuning"):
+        run(TUNED, tmp_path, instant)
+    assert not (tmp_path / ROUNDS).exists()
+
+
+def test_nobody_is_judged_who_was_not_asked(tmp_path: Path, instant: Calibration) -> None:
+    assert run(replace(TUNED, fine_tuning=0), tmp_path, instant).personal is None
+    assert not (tmp_path / PERSONAL).exists()
+
+
 # ---------------------------------------------------------------------------------- suites
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_every_variant_of_a_suite_can_be_built_after_full_fedavg(name: str) -> None:
+def test_every_variant_of_a_suite_can_be_built(name: str) -> None:
     variants, federation = suite(name), federation_of(BASE)
-    assert variants[0].system == "fedavg"
     assert len({variant.label for variant in variants}) == len(variants)
     for variant in variants:
         one = setup(system=variant.system, settings=variant.settings, aggregation=variant.aggregation)

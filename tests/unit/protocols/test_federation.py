@@ -12,11 +12,13 @@ import torch
 
 from protocols.baselines.exclusion import Exclusion
 from protocols.baselines.fedavg import FedAvg
+from protocols.experiments.setup import Setup, federation_of
 from protocols.training import Examples
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     from protocols.aggregators import FixedPoint
+    from protocols.experiments.setup import Judge
     from protocols.federation import Federation
     from protocols.simulation.calibration import Calibration
 
@@ -128,3 +130,31 @@ def test_examples_are_those_of_the_devices_in_their_order(federation: Federation
     for wrong in ({}, reordered, stranger, dict(list(examples.items())[1:])):
         with pytest.raises(ParameterError, match="examples"):
             replace(federation, examples=wrong)
+
+
+def test_own_tests_are_those_of_devices_of_the_fleet(federation: Federation) -> None:
+    name = federation.fleet.names[0]
+    assert replace(federation, tests={name: federation.test}).tests == {name: federation.test}
+    with pytest.raises(ParameterError, match="tests"):
+        replace(federation, tests={"stranger": federation.test})
+
+
+def rows(*parts: Examples) -> set[bytes]:
+    return {row.numpy().tobytes() for part in parts for row in part.inputs}
+
+
+@pytest.mark.parametrize("judge", ["test", "validation"])
+def test_clients_have_own_tests_from_what_the_judge_may_look_at_and_from_nothing_else(judge: Judge) -> None:
+    setup = Setup(system="fedavg", clients=6, partition="few-labels", labels_per_client=3)
+    built = federation_of(replace(setup, judge=judge))
+    other = federation_of(replace(setup, judge="validation" if judge == "test" else "test"))
+    assert tuple(built.tests) == built.fleet.names
+    assert rows(*built.tests.values()) == rows(built.test)
+    assert not rows(*built.tests.values()) & rows(other.test, *other.tests.values())
+    for name, own in built.tests.items():
+        assert len(built.examples[name].labels.unique()) == 3
+        assert set(own.labels.tolist()) <= set(built.examples[name].labels.tolist())
+    assert built.validation is not None
+    assert other.validation is not None
+    assert torch.equal(built.validation.inputs, other.validation.inputs)
+    assert (built.validation is built.test) == (judge == "validation")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from protocols import experiment
-from protocols.experiment import Setup
+from protocols.experiments import experiment
+from protocols.experiments.folder import CHECKPOINT, PERSONAL, ROUNDS, SETUP, RunFolder
+from protocols.experiments.setup import Setup
 from protocols.federation import Checkpoint
-from protocols.folder import CHECKPOINT, ROUNDS, SETUP, RunFolder
-from protocols.results import ClientRound, LostRound, RoundResult
+from protocols.results import ClientRound, LostRound, Personal, RoundResult
 from protocols.simulation.clock import ClientTime
 from secagg.errors import InputError, ParameterError
 
@@ -235,6 +235,31 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, damage: Callabl
     damage(tmp_path / CHECKPOINT)
     with pytest.raises(InputError, match=f"{CHECKPOINT} is damaged: remove the folder, or choose another --out"):
         RunFolder(tmp_path, PLAN)
+
+
+PERSONAL_OF_TWO = Personal(
+    steps=25, before={"a": 1 / 3, "b": 0.5}, masked={"a": 0.6, "b": 0.5}, whole={"a": 0.7, "b": 1.0}
+)
+
+
+def test_how_clients_fare_comes_back_as_it_was_for_the_rounds_that_led_to_it(tmp_path: Path) -> None:
+    folder = filled(tmp_path)
+    assert folder.personal(3) is None
+    folder.keep_personal(3, PERSONAL_OF_TWO)
+    again = RunFolder(tmp_path, PLAN)
+    assert again.personal(3) == PERSONAL_OF_TWO
+    assert again.personal(2) is again.personal(4) is None
+    again.keep_personal(4, replace(PERSONAL_OF_TWO, steps=3))
+    assert folder.personal(3) is None
+    assert folder.personal(4) == replace(PERSONAL_OF_TWO, steps=3)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"rounds": 3}', '{"rounds": 3, "personal": {"steps": "many"}}'])
+def test_a_damaged_judgement_of_clients_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    folder = filled(tmp_path)
+    (tmp_path / PERSONAL).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=f"{PERSONAL} is damaged"):
+        folder.personal(3)
 
 
 def test_a_place_that_is_no_folder_is_refused_as_the_option_that_named_it(tmp_path: Path) -> None:

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from protocols.ma_clamp import DepthSystem
     from protocols.round import Work
     from protocols.simulation.calibration import Calibration, SecureTime
-    from protocols.system import System
+    from protocols.synchronous import SynchronousSystem
     from secagg.params import Mode
 
-    WorkAt = Callable[[System, Checkpoint], Mapping[Client, Work]]
+    WorkAt = Callable[[SynchronousSystem, Checkpoint], Mapping[Client, Work]]
 
 WIDTH, CLASSES, EXAMPLES = 16, 4, 12
 WIDTHS = (WIDTH, 16, 12, 8, CLASSES)
@@ -128,7 +128,7 @@ def mean_of(work: Mapping[Client, Work], name: str, clients: Sequence[Client]) -
     return torch.stack([work[client].update[name].double() for client in clients]).mean(0)
 
 
-def one_round(system: System, start: Checkpoint) -> tuple[RoundResult, Checkpoint]:
+def one_round(system: SynchronousSystem, start: Checkpoint) -> tuple[RoundResult, Checkpoint]:
     (found,) = system.play(1, start)
     outcome, after = found
     assert isinstance(outcome, RoundResult)

@@ -11,8 +11,10 @@ import pytest
 from protocols.aggregators import Aggregator, FixedPoint, FloatMean
 from protocols.measuring import SILENCE, Measuring, Talk
 from protocols.round import Work
+from protocols.sessions.averaging import Averages
+from protocols.sessions.tally import Tally
 from protocols.simulation.calibration import Calibration, SecureTime
-from protocols.tally import Tally
+from protocols.simulation.devices import ServerLinks
 from pruning.masks import Mask, ordered_units
 from secagg.counts import counting_layout
 
@@ -83,20 +85,52 @@ def test_a_uniform_client_masks_everything_and_pruned_updates_are_counted_before
 
 def test_what_is_said_besides_takes_bytes_and_time(federation: Federation, work: dict[Hashable, Work]) -> None:
     layout, clients = federation.units.layout, len(work)
-    said = Tally(
-        counts=np.zeros(100, np.int64),
-        clients=tuple(work),
-        upload_bytes=dict.fromkeys(work, 40),
-        download_bytes=dict.fromkeys(work, 70),
-        seconds={},
-        verdict="",
-    )
+    sent, received = dict.fromkeys(work, 40), dict.fromkeys(work, 70)
+    counted = Tally(np.zeros(100, np.int64), tuple(work), sent, received, {}, "")
+    averaged = Averages({}, tuple(work), sent, received, {}, "", length=100, vector_bytes=400)
     measuring = Measuring(federation, FixedPoint(layout, mode="mask-indexed"), Even())
-    before, after = (measuring.clients(work, None, talk) for talk in (SILENCE, Talk((said, said))))
+    before, after = (measuring.clients(work, None, talk) for talk in (SILENCE, Talk((counted, averaged))))
     for client, one in after.items():
         assert one.upload_bytes == before[client].upload_bytes + 80
         assert one.download_bytes == before[client].download_bytes + 140
         assert one.seconds.secure == before[client].seconds.secure + 2 * charged(100, 100 * clients)
+
+
+def behind(federation: Federation, server: ServerLinks) -> Federation:
+    return replace(federation, fleet=replace(federation.fleet, server=server))
+
+
+def test_nobody_is_done_before_the_server_has_sent_to_and_received_from_everybody(
+    federation: Federation, work: dict[Hashable, Work]
+) -> None:
+    aggregator = FloatMean(federation.units.layout, "mask-indexed")
+    loaded = {client: replace(one, fetched_bytes=1000 + place) for place, (client, one) in enumerate(work.items())}
+    alone = Measuring(federation, aggregator, Even()).clients(loaded, None, SILENCE)
+    sent, received = (sum(getattr(one, name) for one in alone.values()) for name in ("download_bytes", "upload_bytes"))
+    # Twice the time of the slowest uplink, and half of that of the slowest downlink.
+    slowest = max(one.seconds.upload for one in alone.values())
+    longest = max(one.seconds.download for one in alone.values())
+    server = ServerLinks(upload_bytes_per_second=2 * sent / longest, download_bytes_per_second=received / (2 * slowest))
+    bound = Measuring(behind(federation, server), aggregator, Even()).clients(loaded, None, SILENCE)
+    for client, one in bound.items():
+        assert one.seconds.upload == pytest.approx(2 * slowest)
+        assert one.seconds.download == pytest.approx(max(alone[client].seconds.download, longest / 2))
+        assert one.seconds.compute == alone[client].seconds.compute
+    assert min(one.seconds.download for one in alone.values()) < longest / 2
+
+
+def test_the_server_sends_to_those_who_will_be_late_too_but_receives_nothing_from_them(
+    federation: Federation, work: dict[Hashable, Work]
+) -> None:
+    server = ServerLinks(upload_bytes_per_second=100, download_bytes_per_second=100)
+    measuring = Measuring(behind(federation, server), FloatMean(federation.units.layout, "mask-indexed"), Even())
+    loaded = {client: replace(one, fetched_bytes=1000) for client, one in work.items()}
+    late = ["straggler-01", "fast-03"]
+    before, after = (measuring.clients(loaded, None, SILENCE, own) for own in ((), late))
+    assert before["fast-01"].seconds.download == after["fast-01"].seconds.download == 10 * len(work)
+    kept = sum(one.upload_bytes for client, one in before.items() if client not in late)
+    assert after["fast-01"].seconds.upload == pytest.approx(kept / 100)
+    assert before["fast-01"].seconds.upload == pytest.approx(sum(one.upload_bytes for one in before.values()) / 100)
 
 
 def test_floating_point_takes_no_time(federation: Federation, work: dict[Hashable, Work]) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from protocols.models import char_lstm, conv_bn, digits_cnn, mlp, mnist_cnn, vgg9
+from protocols.models import char_lstm, conv_bn, digits_cnn, har_cnn, mlp, mnist_cnn, vgg9
 from pruning import extract, find_units, random_units
+from pruning.cost import cost_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,13 @@ MODELS: dict[str, tuple[Callable[[int], nn.Module], torch.Tensor, dict[str, int]
         {"conv1": 32, "conv2": 32, "conv3": 64, "conv4": 64, "conv5": 128, "conv6": 128, "fc1": 256, "fc2": 128},
         # The convolutions of VGG-9, a scale and a shift for each of 448 filters, and other dense layers.
         1_469_994 - (512 * 2049 + 256 * 513 + 10 * 257) + 2 * 448 + 256 * 2049 + 128 * 257 + 10 * 129,
+    ),
+    "har_cnn": (
+        lambda seed: har_cnn(9, 128, seed=seed),
+        torch.ones(2, 9, 128),
+        {"conv1": 64, "conv2": 64, "fc1": 32},
+        # Two convolutions take 8 of 128 samples off, and the pooling halves the 120 that are left.
+        64 * (9 * 5 + 1) + 64 * (64 * 5 + 1) + 32 * (64 * 60 + 1) + 6 * 33,
     ),
     "char_lstm": (
         lambda seed: char_lstm(7, embedding=3, hidden=4, seed=seed),
@@ -87,3 +95,12 @@ def test_every_convolution_of_conv_bn_is_normalised_before_its_relu() -> None:
         assert names[start + 1 : start + 3] == [f"bn{number}", f"relu_bn{number}"]
         assert names[start + 3].startswith("pool") == (number % 2 == 0)
     assert names[-6:] == ["flatten", "fc1", "relu_fc1", "fc2", "relu_fc2", "fc3"]
+
+
+def test_a_network_on_signals_has_the_window_and_the_width_of_choice_and_its_operations_are_counted() -> None:
+    model = har_cnn(3, 200, 4, width=8)
+    assert model(torch.ones(2, 3, 200)).shape == (2, 4)
+    # A multiply-add of every filter at every place, and one of every dense weight; two operations each, two windows.
+    products = 196 * 8 * 3 * 5 + 192 * 8 * 8 * 5 + 32 * 8 * 96 + 4 * 32
+    assert cost_of(model, torch.ones(2, 3, 200)).inference_flops == 2 * 2 * products
+    assert har_cnn(3, 201, width=8)(torch.ones(2, 3, 201)).shape == (2, 6)

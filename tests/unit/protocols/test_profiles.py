@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from protocols.simulation.devices import REFERENCE
+from protocols.simulation.devices import REFERENCE, ServerLinks
 from protocols.simulation.profiles import FAST, PROFILES, SLOW, outline, profile, table
 from secagg.errors import ParameterError
 
@@ -21,6 +21,11 @@ ISOLATING = {"half-speed": (0.5, 1), "near-speed": (0.7, 1), "slow-links": (1, 0
 MIXED = {"mixed": 1.0, "mixed-slow-uplink": 0.25}
 """Profile to every device's uplink, in those of the reference."""
 
+LINKS = "published-links"
+UPLINKS = [5, 4, 3, 2.5, 1.5, 1, 0.6, 0.5, 0.5, 0.4]
+DOWNLINKS = [20, 18, 12, 10, 6, 4, 2.5, 2, 2, 1.5]
+"""PR-FL's, in megabytes a second."""
+
 
 def fleet(name: str, devices: int, seed: int = 0) -> Fleet:
     return profile(name).fleet(devices, np.random.default_rng(seed))
@@ -31,7 +36,7 @@ def speed(device: Device) -> float:
 
 
 def test_every_profile_is_known_by_its_own_name_and_all_are_here() -> None:
-    assert set(PROFILES) == set(ISOLATING) | set(MIXED)
+    assert set(PROFILES) == set(ISOLATING) | set(MIXED) | {LINKS}
     assert all(profile(name).name == name for name in PROFILES)
 
 
@@ -100,6 +105,26 @@ def test_slow_devices_stand_anywhere_in_a_mixed_fleet() -> None:
     assert len(places) > 5
 
 
+def test_published_links_are_those_of_the_paper_on_devices_that_compute_alike() -> None:
+    made = fleet(LINKS, 10, seed=1)
+    assert made == fleet(LINKS, 10, seed=2)
+    assert [device.upload_bytes_per_second / 1e6 for device in made.devices] == UPLINKS
+    assert [device.download_bytes_per_second / 1e6 for device in made.devices] == DOWNLINKS
+    assert {speed(device) for device in made.devices} == {1}
+    assert [device.name for device in made.stragglers] == ["device-07", "device-08", "device-09", "device-10"]
+
+
+def test_more_devices_than_published_links_begin_them_anew() -> None:
+    links = [(one.upload_bytes_per_second, one.download_bytes_per_second) for one in fleet(LINKS, 23).devices]
+    assert links[10:20] == links[:10]
+    assert links[20:] == links[:3]
+
+
+def test_only_with_published_links_does_the_server_bind() -> None:
+    assert fleet(LINKS, 10).server == ServerLinks(upload_bytes_per_second=10e6, download_bytes_per_second=50e6)
+    assert {fleet(name, 10).server for name in PROFILES if name != LINKS} == {ServerLinks()}
+
+
 @pytest.mark.parametrize("devices", [2, 20, 33])
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_table_counts_every_device_once(name: str, devices: int) -> None:
@@ -108,7 +133,7 @@ def test_a_table_counts_every_device_once(name: str, devices: int) -> None:
     for row in table(made):
         assert isinstance(row["number"], int)
         counted[str(row["device"])] += row["number"]
-    assert counted == {"straggler": len(made.stragglers), "other": len(made.rest)}
+    assert counted == Counter(straggler=len(made.stragglers), other=len(made.rest))
 
 
 def test_a_table_has_one_row_for_devices_that_are_alike_in_units_that_people_use() -> None:

@@ -15,7 +15,7 @@ from protocols.results import ClientRound, LostRound, RoundResult, RunResult
 from protocols.simulation import calibration
 from protocols.simulation.calibration import SESSIONS, Calibration, SecureTime
 from protocols.simulation.clock import ClientTime, TrainingCosts, client_time, round_seconds, speed_up
-from protocols.simulation.devices import REFERENCE, Device, Fleet
+from protocols.simulation.devices import REFERENCE, Device, Fleet, ServerLinks
 from pruning.cost import cost_of
 from secagg.errors import InputError, ParameterError
 from secagg.params import Params
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from protocols.aggregators import Aggregated
+    from protocols.aggregated import Aggregated
 
 DIFFERENCES = (None, 0.0, 0.5)
 """To the twin in the clear, in the first rounds of a made-up run."""
@@ -39,6 +39,16 @@ def test_a_clients_time_is_operations_over_speed_plus_bytes_over_links_plus_secu
     assert time == ClientTime(download=2.5, compute=1.5, upload=0.5, secure=0.25)
     assert time.network == 3.0
     assert time.total == 4.75
+
+
+@pytest.mark.parametrize(
+    ("server_seconds", "download", "upload"), [((0, 0), 2.5, 0.5), ((2, 0.75), 2.5, 0.75), ((3, 0.25), 3, 0.5)]
+)
+def test_a_client_waits_for_the_servers_links_where_they_are_slower_than_its_own(
+    server_seconds: tuple[float, float], download: float, upload: float
+) -> None:
+    time = client_time(DEVICE, flops=3e9, download_bytes=1e6, upload_bytes=5e4, server_seconds=server_seconds)
+    assert time == ClientTime(download=download, compute=1.5, upload=upload)
 
 
 def test_a_round_takes_as_long_as_its_slowest_client() -> None:
@@ -110,6 +120,16 @@ def test_accuracy_at_a_time_is_that_of_the_last_rounds_that_had_ended() -> None:
     assert one.accuracy_at(99.0) == one.accuracy
 
 
+def test_a_target_is_reached_when_it_holds_for_three_rounds_in_a_row() -> None:
+    one = run([(1.0, 2.0)] * 9, [0.5, 0.7, 0.6, 0.7, 0.8, 0.7, 0.9, 0.9, 0.8])
+    assert one.seconds_to(0.5) == 2.0
+    assert one.seconds_to(0.6) == 4.0
+    assert one.seconds_to(0.7) == 8.0
+    assert one.seconds_to(0.8) == 14.0
+    assert one.seconds_to(0.9) is None  # in two rounds only
+    assert run([(1.0, 2.0)] * 2, [0.9, 0.9]).seconds_to(0.5) is None
+
+
 def test_stragglers_of_a_run_are_those_of_every_round_in_which_they_took_part() -> None:
     one = run([(4.0, 10.0), (4.0, 3.0)], [0.5, 0.7])
     assert [slow.seconds.compute for slow in one.of_stragglers()] == [9.0, 2.0]
@@ -157,6 +177,18 @@ def test_a_device_without_speed_is_refused() -> None:
 def test_a_straggler_is_slower_and_not_stopped(shares: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match="straggler"):
         Fleet.with_stragglers(**shares)  # type: ignore[arg-type]
+
+
+def test_a_server_is_faster_than_everybody_unless_it_is_said_how_fast_it_is() -> None:
+    assert Fleet.with_stragglers(2, 1).server == ServerLinks()
+    assert ServerLinks().upload_bytes_per_second == ServerLinks().download_bytes_per_second == float("inf")
+
+
+@pytest.mark.parametrize("link", ["upload_bytes_per_second", "download_bytes_per_second"])
+@pytest.mark.parametrize("speed", [0.0, -1.0])
+def test_a_server_without_a_link_is_refused(link: str, speed: float) -> None:
+    with pytest.raises(ParameterError, match="the server's links"):
+        ServerLinks(**{link: speed})
 
 
 def test_a_fleet_of_stragglers_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.stragglers import TimeBins, decide, identify, slowest_of_the_rest
+from protocols.sessions.stragglers import TimeBins, decide, identify, slowest_of_the_rest
 from secagg.errors import InputError, ParameterError, TooFewClientsError
 from secagg.params import Params
 

@@ -23,14 +23,16 @@ from protocols.ma_clamp import Clamp, Diluted, MaClamp
 from protocols.results import LostRound, RoundResult
 from protocols.round import RoundContext, play
 from protocols.stages import Delta, Fetch, LocalTraining, Weigh
-from protocols.system import System, largest_difference
+from protocols.synchronous import SynchronousSystem
+from protocols.system import largest_difference
 from protocols.training import accuracy
 from secagg.errors import AbortError, InputError, ParameterError, TooFewClientsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from protocols.aggregators import Aggregated, Aggregator, Client
+    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Aggregator, Client
     from protocols.federation import Checkpoint, Federation, Memory
     from protocols.results import ClientRound
     from protocols.round import Stage, Work
@@ -40,7 +42,7 @@ DROPOUTS: dict[int, dict[Hashable, str]] = {
     0: {"fast-02": "ShareKeys"},
     1: {"straggler-01": "MaskedInput", "fast-01": "AdvertiseKeys"},
 }
-SYSTEMS: dict[str, Callable[..., System]] = {
+SYSTEMS: dict[str, Callable[..., SynchronousSystem]] = {
     "FedAvg": FedAvg,
     "exclusion": Exclusion,
     "random dropout": RandomDropout,
@@ -54,7 +56,7 @@ SYSTEMS: dict[str, Callable[..., System]] = {
     "CLIP local": partial(Clip, settings=ClipSettings(statistic="local", refresh_every=2)),
     "CLIP vote": partial(Clip, settings=ClipSettings(statistic="vote")),
 }
-WITH_FLUID: dict[str, Callable[..., System]] = {
+WITH_FLUID: dict[str, Callable[..., SynchronousSystem]] = {
     **SYSTEMS,
     "FLuID": partial(Fluid, settings=FluidSettings(step=0.05)),
 }
@@ -234,7 +236,7 @@ def test_on_round_hears_of_every_outcome(federation: Federation, plain: FixedPoi
 
 
 @final
-class Noting(System):
+class Noting(SynchronousSystem):
     """FedAvg that notes what it learns from."""
 
     def __init__(self, federation: Federation, aggregator: Aggregator, *, calibration: Calibration) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from protocols.tally import tally
+from protocols.sessions.tally import tally
 from secagg.counts import bit_params
 from secagg.errors import InputError, LayoutMismatchError, TooFewClientsError, UnknownClientError
 from secagg.params import Params
@@ -31,6 +31,7 @@ def test_counts_are_the_exact_sums(encrypted: bool, clients: int) -> None:  # no
     assert counted.counts.dtype == np.int64
     assert np.array_equal(counted.counts, np.sum(list(bits.values()), axis=0, dtype=np.int64))
     assert counted.clients == tuple(bits)
+    assert counted.length == 40
 
 
 def test_extreme_counts_are_exact() -> None:

@@ -96,6 +96,25 @@ def test_a_gradient_within_the_limit_stays_as_it_is() -> None:
     assert torch.equal(flat(free), flat(limited))
 
 
+def test_the_proximal_term_pulls_the_second_step_back_to_the_start() -> None:
+    model, own = linear(), examples()
+    once = trained(model, whole_batch(own, learning_rate=0.2, momentum=0.0, proximal=0.7), own)
+    torch.testing.assert_close(flat(once) - flat(model), -0.2 * gradient(model, own))
+    twice = trained(model, whole_batch(own, steps=2, learning_rate=0.2, momentum=0.0, proximal=0.7), own)
+    expected = -0.2 * (gradient(once, own) + 0.7 * (flat(once) - flat(model)))
+    torch.testing.assert_close(flat(twice) - flat(once), expected)
+
+
+def test_a_proximal_term_holds_the_model_nearer_and_one_of_zero_changes_no_bit() -> None:
+    model, own = linear(), examples()
+    far, near, as_before = (
+        trained(model, whole_batch(own, steps=30, **settings), own)
+        for settings in ({}, {"proximal": 5.0}, {"proximal": 0.0})
+    )
+    assert (flat(near) - flat(model)).norm() < 0.5 * (flat(far) - flat(model)).norm()
+    assert torch.equal(flat(far), flat(as_before))
+
+
 def images(count: int = 12) -> Examples:
     generator = torch.Generator().manual_seed(count)
     return Examples(torch.randn(count, 2, 5, 5, generator=generator), torch.arange(count) % CLASSES)
@@ -251,6 +270,9 @@ def test_a_subset_has_the_examples_at_its_places_and_moves_with_them() -> None:
         {"largest_gradient": 0.0},
         {"largest_gradient": math.nan},
         {"precision": "float16"},
+        {"proximal": -0.1},
+        {"proximal": math.nan},
+        {"proximal": math.inf},
     ],
 )
 def test_settings_outside_their_domain_are_refused(wrong: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.tally import Tally
-from protocols.vote import Vote, VoteThresholds, vote, voted_mask
+from protocols.sessions.tally import Tally
+from protocols.sessions.vote import Vote, VoteThresholds, vote, voted_mask
 from pruning.fluid import invariant_units
 from secagg.declaration import Provenance
 from secagg.errors import InputError, LayoutMismatchError, ParameterError, TooFewClientsError

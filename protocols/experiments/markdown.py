@@ -1,0 +1,187 @@
+"""A comparison as columns of text, and as Markdown for pages of results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from protocols.simulation.profiles import outline, profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from protocols.experiments.comparison import Row, Spread
+
+Columns = dict[str, list[str]]
+"""Name of a column to its cells, one a system."""
+
+MEANINGS = {
+    "Accuracy %": "on the test set, over a run's last rounds, ± deviation between seeds",
+    "Less baseline": "in points, ± 95 % interval over paired seeds",
+    "In equal time %": "when the first system had finished, over the time that its last rounds took",
+    "Speed-up": "1 - T'/T of the baseline's rounds",
+    "If stragglers kept up": "speed-up of the baseline with stragglers as fast as the slowest of the others",
+    "Keep ratio": "share of the units, or layers, that stragglers train",
+    "Compute s": "as up, down and secure, of a round's slowest client that is in time",
+    "SDIR": "share of slow participants that are in time",
+    "Before %": "mean over clients, each on its own test examples, with the model that the run left it",
+    "Masked %": "the same after training on, under the run's mask",
+    "Unmasked %": "the same after training on without a mask: dense models",
+    "Before: between clients": "standard deviation between clients, as with the other two",
+    "Before: worst client": "accuracy of the client that fares worst, as with the other two",
+}
+"""Name of a column to what it says, where its name does not."""
+
+
+def results(rows: Sequence[Row], *, stragglers_only: bool) -> Columns:
+    """Accuracies and round times; a row alone has no baseline to stand beside.
+
+    Args:
+        rows: The comparison, the baseline first.
+        stragglers_only: Only stragglers are relieved, so that it tells something how fast rounds are if they keep up.
+    """
+    alone = len(rows) == 1
+    columns = {
+        "Accuracy %": [spread(row.accuracy) for row in rows],
+        "Less baseline": ["" if row is rows[0] else spread(row.gain, margin=True) for row in rows],
+        "In equal time %": [spread(row.accuracy_in_time) for row in rows],
+        "Less baseline in time": ["" if row is rows[0] else spread(row.gain_in_time, margin=True) for row in rows],
+        "Round s": [f"{row.round_seconds:.3f}" for row in rows],
+        "Speed-up": [f"{row.speed_up:.1%}" for row in rows],
+        "If stragglers kept up": [f"{row.bound:.1%}" for row in rows],
+    }
+    hidden = set(columns) - {"Accuracy %", "Round s"} if alone else set()
+    return _without(columns, hidden if stragglers_only else hidden | {"If stragglers kept up"})
+
+
+def times(rows: Sequence[Row]) -> Columns:
+    """Seconds to each target accuracy, and how many times sooner than the baseline that is."""
+    columns: dict[str, list[str]] = {}
+    for target, baseline in rows[0].seconds_to.items():
+        reached = [row.seconds_to[target] for row in rows]
+        columns[f"s to {100 * target:g} %"] = ["-" if one is None else f"{one.mean:.0f}" for one in reached]
+        columns[f"times sooner ({100 * target:g} %)"] = [
+            "-" if one is None or baseline is None else f"{baseline.mean / one.mean:.2f}" for one in reached
+        ]
+    return columns
+
+
+def personal(rows: Sequence[Row]) -> Columns:
+    """How clients fare with models of their own: their mean, the deviation between them, the worst of them."""
+    if not all(row.personal for row in rows):
+        return {}
+    columns: dict[str, list[str]] = {}
+    for kind, said in (("before", "Before"), ("masked", "Masked"), ("whole", "Unmasked")):
+        own = [row.personal[kind] for row in rows]
+        columns[f"{said} %"] = [spread(one.mean) for one in own]
+        columns[f"{said}: between clients"] = [spread(one.deviation) for one in own]
+        columns[f"{said}: worst client"] = [spread(one.worst) for one in own]
+    return columns
+
+
+def costs(rows: Sequence[Row]) -> Columns:
+    """What stragglers train, where the time of a round goes, bytes of a client, energy, and what is lost."""
+    columns = {
+        "Keep ratio": [_number(row.keep, "{:.2f}") for row in rows],
+        "Compute s": [f"{row.seconds['compute']:.3g}" for row in rows],
+        "Up s": [f"{row.seconds['upload']:.3g}" for row in rows],
+        "Down s": [f"{row.seconds['download']:.3g}" for row in rows],
+        "Secure s": [f"{row.seconds['secure']:.2g}" for row in rows],
+        "Sends MB": [f"{row.upload_bytes / 1e6:.2f}" for row in rows],
+        "Straggler sends MB": [
+            _number(row.straggler_upload_bytes and row.straggler_upload_bytes / 1e6, "{:.2f}") for row in rows
+        ],
+        "Energy kJ": [f"{row.joules / 1e3:.3g}" for row in rows],
+        "SDIR": [_number(row.inclusion, "{:.2f}") for row in rows],
+        "Layers recovered": [_number(row.layers_recovered, "{:.2f}") for row in rows],
+        "Withheld": [f"{row.withheld_share:.1%}" for row in rows],
+        "Lost rounds": [f"{row.lost_rounds}" for row in rows],
+        "Difference to plain": [_number(row.difference, "{:g}") for row in rows],
+    }
+    return _without(columns, {name for name, cells in columns.items() if set(cells) <= _SILENT.get(name, {"-"})})
+
+
+def legend(columns: Iterable[str]) -> list[str]:
+    """What the columns mean whose names do not say it."""
+    return [
+        "Times are simulated: operations counted, bytes on the wire, and secure aggregation as calibrated.",
+        *(f"{name}: {MEANINGS[name]}." for name in columns if name in MEANINGS),
+    ]
+
+
+def page(rows: Sequence[Row], title: str, setup: Mapping[str, Any], *, stragglers_only: bool) -> str:
+    """Both tables under a title, with the devices and the settings that they belong to.
+
+    Args:
+        rows: The comparison, the baseline first.
+        title: Above it.
+        setup: All that decided the first run of the baseline, as ``experiment.resolved`` tells it.
+        stragglers_only: As ``results``.
+    """
+    labels, devices = [row.label for row in rows], outline(setup["devices"])
+    accuracies, where = results(rows, stragglers_only=stragglers_only), costs(rows)
+    sooner, own = times(rows), personal(rows)
+    blocks = [
+        [f"### {title}"],
+        [f"Settings: {', '.join(_settings(setup))}; seeds {', '.join(map(str, rows[0].seeds))}."],
+        [f"Devices, `{setup['profile']}`: {profile(setup['profile']).about}."],
+        _table([str(row["device"]) for row in devices], _speeds(devices)),
+        _table(labels, accuracies),
+        *(_table(labels, table) for table in (sooner, own) if table),
+        _table(labels, where),
+        [" ".join(legend([*accuracies, *sooner, *own, *where]))],
+    ]
+    return "\n".join("\n".join([*block, ""]) for block in blocks)
+
+
+def spread(of: Spread | None, *, margin: bool = False) -> str:
+    """A share in percent, with its deviation between seeds or the margin of its interval; a dash if it is unknown."""
+    if of is None:
+        return "-"
+    around = of.margin if margin else of.deviation
+    sign = "+" if margin else ""
+    return f"{100 * of.mean:{sign}.1f}" + ("" if around is None else f" ± {100 * around:.1f}")
+
+
+_SILENT = {"Withheld": {"0.0%"}, "Lost rounds": {"0"}}
+"""Columns to the cells with which they say nothing; of all others, a dash."""
+
+
+def _settings(setup: Mapping[str, Any]) -> list[str]:
+    """What decides the runs of a comparison, but for the systems."""
+    training, params, data = setup["training"], setup["params"], setup["data"]
+    skew = f" (alpha {setup['alpha']:g})" if setup["partition"] == "label-skewed" else ""
+    named = {
+        "of them in a round": setup["participants"],
+        "deadline in seconds": setup["deadline"],
+        "warm-up rounds": setup["warm_up"],
+        "rounds": setup["rounds"],
+        **{name.replace("_", " "): value for name, value in training.items()},
+        **{name.replace("_", " "): params[name] for name in ("min_cohort", "max_dropouts")},
+    }
+    return [
+        f"task {setup['dataset']}",
+        f"partition {setup['partition']}{skew}",
+        f"{data['train']} training and {data[setup['judge']]} {setup['judge']} examples",
+        f"{setup['clients']} clients",
+        *(f"{name} {value}" for name, value in named.items() if value is not None),
+    ]
+
+
+def _without(columns: Columns, hidden: set[str]) -> Columns:
+    return {name: cells for name, cells in columns.items() if name not in hidden}
+
+
+def _speeds(devices: Sequence[Mapping[str, Any]]) -> Columns:
+    names = [name for name in devices[0] if name != "device"]
+    return {name: [f"{row[name]:.3g}" for row in devices] for name in names}
+
+
+def _table(labels: Sequence[str], columns: Mapping[str, Sequence[str]]) -> list[str]:
+    head = ["", *columns]
+    rows = [[label, *cells] for label, *cells in zip(labels, *columns.values(), strict=True)]
+    rule = ["---", *("--:" for _ in columns)]
+    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

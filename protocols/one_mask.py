@@ -1,0 +1,114 @@
+"""One public mask that all clients share: only what it leaves is aggregated, and nobody has to declare anything.
+
+The vector of a session is then the held coordinates alone, one after another. Its layout is named by a digest of the
+mask, so that clients which hold different masks, as a dishonest server might tell them, have no session in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+
+from protocols.aggregators import Aggregator
+from pruning.masks import Mask
+from secagg.errors import InputError, ParameterError
+from secagg.layout import Layout, Tensor
+from secagg.structure import Structure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Dropouts, Ledgers, Masks, Updates, Weights
+
+
+@final
+class OneMask(Aggregator):
+    """Aggregates what one mask leaves; everything else moves by nothing.
+
+    Args:
+        kind: How: its kind and settings count, in the uniform mode.
+        mask: Gives the mask of the coming round.
+
+    Raises:
+        ParameterError: The aggregator is of another mode, or has value ranges by tensor.
+    """
+
+    def __init__(self, kind: Aggregator, mask: Callable[[], Mask]) -> None:
+        super().__init__(kind.layout)
+        if kind.mode != "uniform":
+            raise ParameterError("clients that share one public mask aggregate in the uniform mode")
+        if kind.params is not None and not isinstance(kind.params.value_range, float):
+            raise ParameterError("value_range must be one number for all tensors: what one mask leaves is one tensor")
+        self.name, self.mode, self.params, self.encrypted = kind.name, kind.mode, kind.params, kind.encrypted
+        self._kind = kind
+        self._mask = mask
+
+    def aggregate(
+        self,
+        updates: Updates,
+        masks: Masks | None = None,
+        weights: Weights | None = None,
+        dropouts: Dropouts | None = None,
+        *,
+        model_root: bytes = b"",
+        ledgers: Ledgers | None = None,
+        seed: bytes | None = None,
+    ) -> Aggregated:
+        """See ``Aggregator.aggregate``; all masks are the one."""
+        del masks
+        if not updates:
+            raise InputError("there is no update")
+        held = self._mask().coordinates
+        if held.all():
+            return self._kind.aggregate(
+                updates, None, weights, dropouts, model_root=model_root, ledgers=ledgers, seed=seed
+            )
+        inner, structure = self._over_held(), Structure.common(updates.values())
+        (tensor,) = inner.layout.tensors
+        values = {client: self._flat(structure.arrays(update, client)) for client, update in updates.items()}
+        aggregated = inner.aggregate(
+            {client: {tensor.name: torch.from_numpy(own[held])} for client, own in values.items()},
+            None,
+            weights,
+            dropouts,
+            model_root=model_root,
+            ledgers=ledgers,
+            seed=seed,
+        )
+        vector = np.zeros(self.layout.size)
+        vector[held] = aggregated.vector
+        return replace(aggregated, layout=self.layout, vector=vector)
+
+    def upload_of(self, mask: Mask, clients: int) -> int:  # noqa: ARG002 - all masks are the one
+        """See ``Aggregator.upload_of``."""
+        inner = self._over_held()
+        return inner.upload_of(Mask.full(inner.layout), clients)
+
+    def over(self, layout: Layout) -> Aggregator:
+        """See ``Aggregator.over``: without the mask, which is one of this layout."""
+        return self._kind.over(layout)
+
+    def length_of(self, mask: Mask) -> int:  # noqa: ARG002 - all masks are the one
+        """See ``Aggregator.length_of``."""
+        return int(self._mask().coordinates.sum())
+
+    @property
+    def counts_masks(self) -> bool:
+        """All are equal, and public."""
+        return False
+
+    def _over_held(self) -> Aggregator:
+        """What aggregates the held coordinates alone."""
+        held = self._mask().coordinates
+        digest = hashlib.sha256(np.packbits(held).tobytes()).hexdigest()
+        return self._kind.over(Layout((Tensor(f"held {digest}", (int(held.sum()),)),)))
+
+    def _flat(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([arrays[tensor.name].reshape(-1) for tensor in self.layout.tensors])

@@ -1,0 +1,259 @@
+"""One cluster of CA-AFP: when its mask changes, by what, and what the others learn of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+import secagg
+from protocols import sparse
+from protocols.aggregators import FixedPoint, FloatMean, Uniform
+from protocols.ca_afp import DEVIATIONS, AdaptivePruning, AdaptiveSettings
+from protocols.fetch import Served
+from protocols.results import LostRound, RoundResult
+from protocols.round import RoundContext
+from pruning.ca_afp import ClusterStatistics, mask_step, score
+from secagg.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from protocols.aggregators import Aggregator
+    from protocols.federation import Federation
+    from protocols.results import Outcome
+    from protocols.simulation.calibration import Calibration
+    from tests.unit.protocols.conftest import WorkAt
+
+SIZE, BIASES = 32 * 16 + 16 * 32 + 4 * 16, 32 + 16 + 4
+SETTINGS = AdaptiveSettings(density=0.5, dense_rounds=1, prune_rounds=4, step_every=2)
+"""Mask steps at the ends of the third round and of the fifth."""
+
+
+def played(
+    federation: Federation,
+    aggregator: Aggregator,
+    calibration: Calibration,
+    settings: AdaptiveSettings = SETTINGS,
+    **plan: Any,
+) -> tuple[AdaptivePruning, list[Outcome]]:
+    system = AdaptivePruning(federation, aggregator, settings, calibration=calibration)
+    return system, [outcome for outcome, _ in system.play(**{"rounds": 6, **plan})]
+
+
+def densities(outcomes: list[Outcome]) -> list[float | None]:
+    return [one.details["density"] if isinstance(one, RoundResult) else None for one in outcomes]
+
+
+# ---------------------------------------------------------------------------------- when
+
+
+def test_mask_steps_are_due_at_the_ends_of_every_so_many_rounds_after_the_dense_ones() -> None:
+    steps = [AdaptiveSettings(dense_rounds=15).steps_left(rounds) for rounds in range(40)]
+    assert {place: left for place, left in enumerate(steps) if left} == {19: 4, 24: 3, 29: 2, 34: 1}
+    steps = [SETTINGS.steps_left(rounds) for rounds in range(8)]
+    assert steps == [0, 0, 2, 0, 1, 0, 0, 0]
+    uneven = AdaptiveSettings(dense_rounds=0, prune_rounds=7, step_every=3)
+    assert [uneven.steps_left(rounds) for rounds in range(8)] == [0, 0, 2, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("churn", [0.0, 0.1])
+def test_the_density_follows_the_schedule_round_by_round(
+    federation: Federation, plain: FixedPoint, instant: Calibration, churn: float
+) -> None:
+    """Kernels of 512, 512 and 64: of each a quarter goes in the first of two steps, and a quarter in the second."""
+    system, outcomes = played(federation, plain, instant, replace(SETTINGS, churn=churn))
+    assert densities(outcomes) == [1, 1, 0.75, 0.75, 0.5, 0.5]
+    active = system.kernels.active(system.mask)
+    assert [int(active[place].sum()) for place in system.kernels.places] == [256, 256, 32]
+
+
+def test_uneven_steps_are_rounded_toward_what_is_held_and_the_last_one_meets_the_target(
+    federation: Federation, plain: FixedPoint, instant: Calibration
+) -> None:
+    settings = AdaptiveSettings(density=0.3, dense_rounds=0, prune_rounds=3, step_every=1, churn=0.0)
+    _, outcomes = played(federation, plain, instant, settings, rounds=4)
+    # 512: to 154 in three steps, by int(358/3) = 119, int(239/2) = 119, 120; 64: to 19, each time by 15.
+    counts = [2 * (512 - 119) + 49, 2 * (512 - 238) + 34, 2 * 154 + 19, 2 * 154 + 19]
+    assert densities(outcomes) == [count / SIZE for count in counts]
+
+
+def test_a_start_density_is_cut_to_at_the_first_step(
+    federation: Federation, plain: FixedPoint, instant: Calibration
+) -> None:
+    _, outcomes = played(federation, plain, instant, replace(SETTINGS, density=0.25, start_density=0.5))
+    assert densities(outcomes) == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_with_churn_a_step_exchanges_weights_and_without_it_masks_are_nested(
+    federation: Federation, plain: FixedPoint, instant: Calibration
+) -> None:
+    grown = []
+    for churn in (0.0, 0.1):
+        settings = replace(SETTINGS, churn=churn)
+        first, _ = played(federation, plain, instant, settings, rounds=4)
+        second, _ = played(federation, plain, instant, settings, rounds=5)
+        before, after = (system.kernels.active(system.mask) for system in (first, second))
+        grown.append(int((after & ~before).sum()))
+    assert grown == [0, 38 + 38 + 4]  # of 384, 384 and 48
+
+
+def test_lost_rounds_do_not_move_the_schedule(federation: Federation, plain: FixedPoint, instant: Calibration) -> None:
+    gone: dict[Hashable, str] = dict.fromkeys(("fast-01", "fast-02", "fast-03"), "ShareKeys")
+    drawn = replace(federation, participants=8)
+    system, outcomes = played(drawn, plain, instant, rounds=8, dropouts={1: gone, 3: gone})
+    assert [one.number for one in outcomes if isinstance(one, LostRound)] == [1, 3]
+    assert densities(outcomes) == [1, None, 1, None, 0.75, 0.75, 0.5, 0.5]
+    assert system.played == 6
+
+
+# ---------------------------------------------------------------------------------- by what
+
+
+@pytest.mark.parametrize("terms", ["scaled", "rank"])
+def test_a_step_is_that_of_what_clients_trained_and_of_their_gradients(
+    federation: Federation, instant: Calibration, work_at: WorkAt, terms: Any
+) -> None:
+    settings = replace(SETTINGS, terms=terms)
+    floats = FloatMean(federation.units.layout)
+    system = AdaptivePruning(federation, floats, settings, calibration=instant)
+    (_, _), (_, before), (_, _) = system.play(3)
+
+    other = AdaptivePruning(federation, floats, settings, calibration=instant)
+    kernels, start = other.kernels, other.kernels.values(before.state)
+    served = Served(floats.layout, before.state)
+    context = RoundContext(2, federation.model_at(before), before.state, served)
+    work = work_at(other, before)
+    own = np.stack([kernels.values(one.model.state_dict()) for one in work.values()])
+    gradients = np.stack([other.gradient(context, client) for client in work])
+    statistics = ClusterStatistics(
+        mean_deviation=(own - start).mean(axis=0),
+        mean_square=((own - start) ** 2).mean(axis=0),
+        mean_sign=np.sign(gradients).mean(axis=0),
+        mean_gradient=gradients.mean(axis=0),
+    )
+    assert np.allclose(statistics.variance, own.var(axis=0), atol=1e-9)
+    scores = score(kernels, own.mean(axis=0), statistics, np.ones(SIZE, bool), settings.score)
+    wanted = mask_step(other.mask, scores, statistics.mean_gradient, settings.schedule, 2)
+    differing = kernels.active(wanted) != kernels.active(system.mask)
+    assert differing.sum() <= 2  # what float32 rounds otherwise
+
+
+def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """What is averaged: the clients' vectors and the bounds of each session."""
+    sessions: list[tuple[Any, Any]] = []
+
+    def noted(vectors: Any, **settings: Any) -> Any:
+        sessions.append((vectors, settings["ranges"]))
+        return averages(vectors, **settings)
+
+    averages = vars(sparse)["averages"]
+    monkeypatch.setattr(sparse, "averages", noted)
+    return sessions
+
+
+def test_what_is_summed_besides_is_never_the_update_itself(
+    federation: Federation, plain: FixedPoint, instant: Calibration, work_at: WorkAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sums are over others if somebody drops out between, and would differ by that client's update."""
+    sessions = given(monkeypatch)
+    system = AdaptivePruning(federation, plain, SETTINGS, calibration=instant)
+    checkpoints = [end for _, end in system.play(5, dropouts={2: {"fast-02": "ShareKeys"}})]
+    assert len(sessions) == 2
+    work = work_at(AdaptivePruning(federation, plain, SETTINGS, calibration=instant), checkpoints[1])
+    for client, vectors in sessions[0][0].items():
+        update = system.kernels.values(work[client].update)
+        assert set(vectors) == {"square", "sign", "gradient"}
+        assert np.allclose(vectors["square"].numpy(), update**2, atol=1e-6)
+        for vector in vectors.values():
+            cosine = update @ vector.numpy() / np.linalg.norm(update) / np.linalg.norm(vector)
+            assert abs(cosine) < 0.99
+
+
+def test_bounds_are_public_and_everything_is_within_them(
+    federation: Federation, plain: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = given(monkeypatch)
+    played(federation, plain, instant, replace(SETTINGS, largest_gradient=0.01), rounds=3)
+    ((vectors, ranges),) = sessions
+    deviation = DEVIATIONS * 0.1 * 3  # the learning rate times the steps
+    assert ranges == {"square": pytest.approx(deviation**2), "sign": 1.0, "gradient": 0.01}
+    for own in vectors.values():
+        assert all(own[name].abs().max() <= ranges[name] for name in ranges)
+        assert own["gradient"].abs().max() == 0.01
+
+
+# ---------------------------------------------------------------------------------- at what cost
+
+
+@pytest.mark.parametrize(("kind", "width", "besides"), [(FloatMean, 4, 1), (FixedPoint, 3, 3)])
+def test_a_mask_step_costs_its_means_and_saves_what_is_dropped(
+    federation: Federation, instant: Calibration, kind: Any, width: int, besides: int
+) -> None:
+    """In floating point the server knows updates, so their squares; and signs, which gradients have."""
+    _, outcomes = played(federation, kind(federation.units.layout), instant)
+    sent = [one.clients["fast-01"].upload_bytes for one in outcomes if isinstance(one, RoundResult)]
+    whole, three_quarters, half = (width * (int(share * SIZE) + BIASES) for share in (1, 0.75, 0.5))
+    means = 4 * besides * SIZE
+    assert sent == [whole, whole, whole + means, three_quarters, three_quarters + means, half]
+
+
+def test_every_session_is_in_the_verdict_of_its_round(
+    federation: Federation, uniform: Uniform, instant: Calibration
+) -> None:
+    result, _ = AdaptivePruning(federation, uniform, SETTINGS, calibration=instant).run(6)
+    assert [one.verdict.count("Besides") for one in result.rounds] == [0, 0, 1, 0, 1, 0]
+    assert result.rounds[2].verdict.count("uniform sum over 8 survivors") == 2
+
+
+# ---------------------------------------------------------------------------------- encrypted
+
+
+def test_an_encrypted_run_with_dropouts_ends_at_the_same_model_and_mask_as_its_twin(
+    federation: Federation, instant: Calibration
+) -> None:
+    secure = Uniform(federation.units.layout, secagg.Params(min_cohort=2, max_dropouts=2))
+    dropouts: dict[int, dict[Hashable, str]] = {2: {"fast-02": "ShareKeys"}, 3: {"straggler-01": "MaskedInput"}}
+    system = AdaptivePruning(federation, secure, SETTINGS, twin=secure.twin, calibration=instant)
+    clear = AdaptivePruning(federation, secure.twin, SETTINGS, calibration=instant)
+    result, end = system.run(5, dropouts=dropouts)
+    _, other = clear.run(5, dropouts=dropouts)
+    assert result.difference == 0
+    assert system.mask == clear.mask
+    assert system.kernels.density(system.mask) == 0.5
+    assert all(torch.equal(tensor, other.state[name]) for name, tensor in end.state.items())
+
+
+# ---------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"density": 0.0},
+        {"density": 0.01},
+        {"density": 0.5, "start_density": 0.4},
+        {"start_density": 1.1},
+        {"dense_rounds": -1},
+        {"step_every": 0},
+        {"step_every": 21},
+        {"churn": 1.0},
+        {"scope": "nowhere"},
+        {"alpha": 0.0, "beta": 0.0, "gamma": 0.0},
+        {"alpha": -1.0},
+        {"coherence": "none"},
+        {"terms": "none"},
+        {"largest_gradient": 0.0},
+        {"largest_gradient": float("inf")},
+    ],
+)
+def test_settings_outside_their_domain_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError):
+        AdaptiveSettings(**wrong)
+
+
+def test_the_name_says_the_aggregator(federation: Federation, plain: FixedPoint) -> None:
+    assert AdaptivePruning(federation, plain).name == "adaptive pruning plain"
