@@ -49,9 +49,10 @@ class AdaptiveSettings:
     Args:
         density: Of the kernels after the last mask step, at least ``pruning.kernels.FLOOR`` and at most 1.
         start_density: To which a model is cut at the first mask step, from ``density`` to 1; 1 prunes by and by.
-        dense_rounds: Rounds before the pruning begins; lost ones do not count, here and below.
-        prune_rounds: Rounds in which it goes on.
-        step_every: Rounds from one mask step to the next.
+        dense_rounds: Rounds up to the first mask step, at the end of the last of them; lost ones do not count, here and
+            below.
+        prune_rounds: Rounds after it, so that every mask is trained on before the next one comes.
+        step_every: Of them, those that a mask is trained on.
         churn: Share of the held weights that a mask step exchanges for others, in [0, 1).
         scope: Whether every layer is pruned to the same density, or one ranking goes over all.
         alpha: Factor of magnitude in the score.
@@ -80,8 +81,8 @@ class AdaptiveSettings:
     largest_gradient: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.dense_rounds < 0 or not 1 <= self.step_every <= self.prune_rounds:
-            raise ParameterError("dense_rounds must not be negative, and step_every from 1 to prune_rounds")
+        if self.dense_rounds < 1 or not 1 <= self.step_every <= self.prune_rounds:
+            raise ParameterError("dense_rounds must be at least 1, and step_every from 1 to prune_rounds")
         _ = self.schedule, self.score, Bounds(deviation=1.0, gradient=self.largest_gradient)
 
     @property
@@ -101,8 +102,8 @@ class AdaptiveSettings:
     def steps_left(self, played: int) -> int:
         """Mask steps to come when so many rounds have been played, if one is due at the end of this one; else 0."""
         since = played + 1 - self.dense_rounds
-        due = 0 < since <= self.prune_rounds and since % self.step_every == 0
-        return (self.prune_rounds - since) // self.step_every + 1 if due else 0
+        due = 0 <= since < self.prune_rounds and since % self.step_every == 0
+        return (self.prune_rounds - 1 - since) // self.step_every + 1 if due else 0
 
 
 @final

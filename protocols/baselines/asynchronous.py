@@ -49,14 +49,15 @@ class FedFixSettings(AsynchronousSettings):
 
     Args:
         every: Seconds from one version to the next; None for the median of the clients' trips.
-        server_rate: Learning rate of the server, on the weighted mean of the changes.
+        server_rate: Learning rate of the server, on the weighted mean of the changes. With 1 a client that comes
+            seldom, and so weighs much, throws the model about where labels are skewed.
 
     Raises:
         ParameterError: A setting outside its domain.
     """
 
     every: float | None = None
-    server_rate: float = 1.0
+    server_rate: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -262,9 +262,11 @@ def _inclusions(run: RunResult) -> list[float]:
 def _inclusion(one: RoundResult, stragglers: Collection[str]) -> float | None:
     """SDIR, where whoever is late is slow and not in time, however the median stands."""
     slow = [client for name, client in one.clients.items() if name in stragglers]
+    if not slow:
+        return None
     in_time = [name for name, client in one.clients.items() if name in stragglers and not client.late]
     share = sdir({name: client.seconds.total for name, client in one.clients.items()}, in_time)
-    return (share or 0.0) * len(in_time) / len(slow) if slow else None
+    return (share or 0.0) * len(in_time) / len(slow)
 
 
 def _less(one: float | None, other: float | None) -> float | None:

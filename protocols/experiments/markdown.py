@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from protocols.results import SUSTAINED
 from protocols.simulation.profiles import outline, profile
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ MEANINGS = {
     "Accuracy %": "on the test set, over a run's last rounds, ± deviation between seeds",
     "Less baseline": "in points, ± 95 % interval over paired seeds",
     "In equal time %": "when the first system had finished, over the time that its last rounds took",
+    "Round s": "simulated; of an asynchronous system, from one evaluation to the next",
     "Speed-up": "1 - T'/T of the baseline's rounds",
     "If stragglers kept up": "speed-up of the baseline with stragglers as fast as the slowest of the others",
     "Keep ratio": "share of the units, or layers, that stragglers train",
@@ -58,7 +60,7 @@ def times(rows: Sequence[Row]) -> Columns:
     columns: dict[str, list[str]] = {}
     for target, baseline in rows[0].seconds_to.items():
         reached = [row.seconds_to[target] for row in rows]
-        columns[f"s to {100 * target:g} %"] = ["-" if one is None else f"{one.mean:.0f}" for one in reached]
+        columns[f"{_TO}{100 * target:g} %"] = ["-" if one is None else f"{one.mean:.3g}" for one in reached]
         columns[f"times sooner ({100 * target:g} %)"] = [
             "-" if one is None or baseline is None else f"{baseline.mean / one.mean:.2f}" for one in reached
         ]
@@ -102,9 +104,13 @@ def costs(rows: Sequence[Row]) -> Columns:
 
 def legend(columns: Iterable[str]) -> list[str]:
     """What the columns mean whose names do not say it."""
+    names = list(columns)
+    said = [f"{name}: {MEANINGS[name]}." for name in names if name in MEANINGS]
+    if any(name.startswith(_TO) for name in names):
+        said.append(f"Seconds to a target: until it is reached and held for {SUSTAINED} evaluations in a row.")
     return [
         "Times are simulated: operations counted, bytes on the wire, and secure aggregation as calibrated.",
-        *(f"{name}: {MEANINGS[name]}." for name in columns if name in MEANINGS),
+        *said,
     ]
 
 
@@ -141,6 +147,8 @@ def spread(of: Spread | None, *, margin: bool = False) -> str:
     sign = "+" if margin else ""
     return f"{100 * of.mean:{sign}.1f}" + ("" if around is None else f" ± {100 * around:.1f}")
 
+
+_TO = "s to "
 
 _SILENT = {"Withheld": {"0.0%"}, "Lost rounds": {"0"}}
 """Columns to the cells with which they say nothing; of all others, a dash."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.unit.protocols.conftest import WorkAt
 
 SIZE, BIASES = 32 * 16 + 16 * 32 + 4 * 16, 32 + 16 + 4
-SETTINGS = AdaptiveSettings(density=0.5, dense_rounds=1, prune_rounds=4, step_every=2)
+SETTINGS = AdaptiveSettings(density=0.5, dense_rounds=3, prune_rounds=4, step_every=2)
 """Mask steps at the ends of the third round and of the fifth."""
 
 
@@ -51,12 +51,12 @@ def densities(outcomes: list[Outcome]) -> list[float | None]:
 # ---------------------------------------------------------------------------------- when
 
 
-def test_mask_steps_are_due_at_the_ends_of_every_so_many_rounds_after_the_dense_ones() -> None:
+def test_mask_steps_are_due_at_the_end_of_the_dense_rounds_and_every_so_many_after_them() -> None:
     steps = [AdaptiveSettings(dense_rounds=15).steps_left(rounds) for rounds in range(40)]
-    assert {place: left for place, left in enumerate(steps) if left} == {19: 4, 24: 3, 29: 2, 34: 1}
+    assert {place: left for place, left in enumerate(steps) if left} == {14: 4, 19: 3, 24: 2, 29: 1}
     steps = [SETTINGS.steps_left(rounds) for rounds in range(8)]
     assert steps == [0, 0, 2, 0, 1, 0, 0, 0]
-    uneven = AdaptiveSettings(dense_rounds=0, prune_rounds=7, step_every=3)
+    uneven = AdaptiveSettings(dense_rounds=3, prune_rounds=5, step_every=3)
     assert [uneven.steps_left(rounds) for rounds in range(8)] == [0, 0, 2, 0, 0, 1, 0, 0]
 
 
@@ -74,7 +74,7 @@ def test_the_density_follows_the_schedule_round_by_round(
 def test_uneven_steps_are_rounded_toward_what_is_held_and_the_last_one_meets_the_target(
     federation: Federation, plain: FixedPoint, instant: Calibration
 ) -> None:
-    settings = AdaptiveSettings(density=0.3, dense_rounds=0, prune_rounds=3, step_every=1, churn=0.0)
+    settings = AdaptiveSettings(density=0.3, dense_rounds=1, prune_rounds=3, step_every=1, churn=0.0)
     _, outcomes = played(federation, plain, instant, settings, rounds=4)
     # 512: to 154 in three steps, by int(358/3) = 119, int(239/2) = 119, 120; 64: to 19, each time by 15.
     counts = [2 * (512 - 119) + 49, 2 * (512 - 238) + 34, 2 * 154 + 19, 2 * 154 + 19]
@@ -237,7 +237,7 @@ def test_an_encrypted_run_with_dropouts_ends_at_the_same_model_and_mask_as_its_t
         {"density": 0.01},
         {"density": 0.5, "start_density": 0.4},
         {"start_density": 1.1},
-        {"dense_rounds": -1},
+        {"dense_rounds": 0},
         {"step_every": 0},
         {"step_every": 21},
         {"churn": 1.0},

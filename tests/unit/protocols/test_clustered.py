@@ -40,7 +40,7 @@ LONGER: dict[str, Any] = {"steps": 6, "batch_size": 20}
 """So long that what is learned outweighs what the noise of batches adds."""
 
 TWO = ClusterSettings(clusters=2, iterations=2)
-PRUNED = CaAfpSettings(clusters=2, iterations=2, density=0.5, dense_rounds=0, prune_rounds=2, step_every=1)
+PRUNED = CaAfpSettings(clusters=2, iterations=2, density=0.5, dense_rounds=1, prune_rounds=2, step_every=1)
 
 SYSTEMS: dict[str, Callable[..., Clustered]] = {
     "clustered": partial(ClusteredFedAvg, settings=TWO),
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_refused(opposed: Federation, clear: FixedPoint) -> No
         with pytest.raises(ParameterError, match="at least 1"):
             CaAfpSettings(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="dense_rounds"):
-        CaAfpSettings(dense_rounds=-1)
+        CaAfpSettings(dense_rounds=0)
 
 
 class Slow(Calibration):
