@@ -16,6 +16,9 @@ SESSIONS = "--participants 10 --plain --params min_cohort=3 --params max_dropout
 COMPARISONS = {
     "har": "--dataset har --clients 30 --fine-tuning 225",
     "har-two-labels": "--dataset har --clients 30 --partition few-labels --fine-tuning 75",
+    "har-skewed-0.1": "--dataset har --clients 30 --partition label-skewed --alpha 0.1 --fine-tuning 225",
+    "har-skewed-1": "--dataset har --clients 30 --partition label-skewed --alpha 1 --fine-tuning 225",
+    "har-skewed-10": "--dataset har --clients 30 --partition label-skewed --alpha 10 --fine-tuning 225",
     "wisdm": "--dataset wisdm --clients 51 --fine-tuning 12",
     "wisdm-two-labels": "--dataset wisdm --clients 51 --partition few-labels --fine-tuning 6",
 }

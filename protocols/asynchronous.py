@@ -105,7 +105,7 @@ class Joined:
         received_bytes: Client to bytes that it received, the model aside.
         secure_seconds: Calibrated time of secure aggregation.
         withheld_share: Of what the arrivals held, the share that the release rule kept back.
-        missing_share: Share of the coordinates that nobody's contribution moves any more.
+        missing_share: Share of the coordinates where nobody's contribution is left.
         difference: Largest difference to the twin in the clear; None without a twin.
         lost: Whether the session broke off, so that the arrivals were in vain.
     """
@@ -182,7 +182,7 @@ class AsynchronousSystem(System):
         """What a client that leaves now holds."""
         return Mask.full(self.layout)
 
-    def upload_of(self, client: Client, mask: Mask) -> int:  # noqa: ARG002 - for systems with a memory of clients
+    def upload_of(self, client: Client, mask: Mask) -> int:  # noqa: ARG002 - by default all alike
         """Bytes that a client is to send."""
         return self.aggregator.upload_of(mask, 1)
 
@@ -357,6 +357,7 @@ class AsynchronousSystem(System):
                 "missing share": missing[-1] if missing else 1.0,
                 "lost joins": float(sum(one.lost for one in joined)),
                 "server uploads MB": (self._served_bytes - served_before) / 1e6,
+                "whole models MB": VALUE_BYTES * self.layout.size * len(landed) / 1e6,
                 **details,
             },
         )

@@ -169,9 +169,9 @@ class PrFl(AsynchronousSystem):
             self._masks[density] = self._ranking.mask(density)
         return self._masks[density]
 
-    def upload_of(self, client: Client, mask: Mask) -> int:
+    def upload_of(self, client: Client, mask: Mask) -> int:  # noqa: ARG002 - whoever it is
         """As the way of joining asks for."""
-        return self.joining.upload_of(self.joining.declared(client, mask))
+        return self.joining.upload_of(mask)
 
     def serve(self, masks: Mapping[Client, Mask]) -> tuple[Mapping[Client, int], int]:
         """Differential distribution: each coordinate is sent once to all who leave together."""
@@ -267,6 +267,11 @@ class PrFl(AsynchronousSystem):
         if params is None:
             rule = MaskFedAvg(kind=self._contribution, staleness=settings.weighing, learning_rate=self._server_rate)
             return InBuffer(self.aggregator, rule, keep=settings.buffer)
+        if params.active:
+            raise ParameterError(
+                "adversary 'active': nothing binds the model that a client's trip started from, so such a server could "
+                "give each client another; use 'semi-honest'"
+            )
         if self._contribution == "model":
             raise ParameterError("contribution 'model': two flushes of models differ by one; use 'update' or 'float'")
         if not settings.buffer:

@@ -3,9 +3,12 @@
 The client remembers c, what is in the sum from it, and rounds the difference from it to the session's grid by itself.
 So c = decay^age * c_old + difference is exact, rounding never accumulates, and c is always within half a unit (value
 range / magnitude) of what it stands for. c changes only by sums that include it: for survivors, and only where the
-coordinate was released; elsewhere the old contribution stays, and ages. A client declares what it holds together with
-all that is in the sum from it, since it has to take out what it no longer holds. Clipping comes before the difference,
-which therefore reaches twice as far as a value: one more bit of the ring.
+coordinate was released; elsewhere the old contribution stays, and ages. Clipping comes before the difference, which
+therefore reaches twice as far as a value: one more bit of the ring.
+
+A client declares what it holds now, and no more. What it no longer holds it leaves in the sum, to age there (at decay 1
+for good): a client that only took an old value out would count as a holder and hide nobody, since the server has seen
+that value in a sum already. So wherever a flush releases anything, a cohort brings values that no sum had before.
 
 A client that leaves after its input cannot know whether it was counted, and a session may break off after it announced
 its survivors. So a client makes no other offer before it has the receipt (the survivors, signed where the server is
@@ -23,9 +26,7 @@ import numpy as np
 import torch
 
 from protocols.aggregators import FixedPoint, MaskIndexed
-from pruning.masks import Mask
 from secagg import encoding
-from secagg.declaration import Provenance
 from secagg.errors import InputError, LayoutMismatchError, LocalProtocolError, ParameterError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from protocols.federation import Memory
+    from pruning.masks import Mask
     from secagg.layout import Layout
     from secagg.params import Params
 
@@ -42,8 +44,6 @@ Indexed: TypeAlias = MaskIndexed | FixedPoint
 
 NEVER = -1
 """Stands for the flush of a contribution that is not there."""
-
-_FROM_LEAST_TELLING = tuple(Provenance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Notice:
     """What the server is told of an arrival beside the session.
 
     Args:
-        mask: What the client holds now.
+        mask: What the client holds now: what it declares to the session.
         start: Number of the flush before which it fetched the model that its update starts from: its age counts from
             there.
     """
@@ -127,7 +127,6 @@ class Offer:
     Args:
         flush: Its number.
         notice: What the server is told.
-        declared: What is declared to the session: the mask, and all that is in the sum from this client.
         steps: The difference in units of the grid, whole numbers. Secret. (layout.size,) float64.
         update: The same in values, by tensor name, as ``Aggregator.aggregate`` takes it. Secret.
         since: Flush of the state that the difference was taken from.
@@ -135,7 +134,6 @@ class Offer:
 
     flush: int
     notice: Notice
-    declared: Mask
     steps: NDArray[np.float64] = field(repr=False)
     update: Mapping[str, torch.Tensor] = field(repr=False)
     since: int
@@ -150,8 +148,6 @@ class Contributor:
 
     _flush: int
     _steps: NDArray[np.float64]
-    _held: NDArray[np.bool_]
-    _provenance: Provenance
 
     def __init__(self, agreement: Agreement) -> None:
         self.agreement = agreement
@@ -161,20 +157,6 @@ class Contributor:
     def contribution(self) -> NDArray[np.float64]:
         """What was in the sum from this client after the last flush that it settled, (layout.size,) float64."""
         return self._steps * self.agreement.unit
-
-    def declared(self, mask: Mask) -> Mask:
-        """What is declared by a client that holds ``mask``: it, and all that is in the sum from this client.
-
-        Raises:
-            LayoutMismatchError: The mask belongs to another layout.
-        """
-        layout = self.agreement.layout
-        if mask.layout != layout:
-            raise LayoutMismatchError("the mask belongs to another layout than the running sum")
-        if not (self._held & ~mask.coordinates).any():
-            return mask
-        provenance = _more_telling(self._provenance, mask.provenance)
-        return Mask.of_coordinates(layout, mask.coordinates | self._held, provenance)
 
     def offer(self, update: NDArray[np.float64], mask: Mask, flush: int, start: int | None = None) -> Offer:
         """The difference between an update and what is in the sum already. Changes nothing.
@@ -197,11 +179,13 @@ class Contributor:
             raise InputError(f"start must be from 0 to the number of the flush, {flush}, not {start}")
         if flush <= self._flush:
             raise LocalProtocolError(f"flush {flush} does not come after flush {self._flush}, which is settled")
-        declared, largest = self.declared(mask), self.agreement.session.magnitude
+        if mask.layout != self.agreement.layout:
+            raise LayoutMismatchError("the mask belongs to another layout than the running sum")
+        largest = self.agreement.session.magnitude
         fresh = self._clipped(update, mask) * self.agreement.decay ** (flush - notice.start)
         steps = np.clip(np.rint(fresh - self._aged(flush)), -largest, largest)
-        steps[~declared.coordinates] = 0.0
-        return Offer(flush, notice, declared, steps, self._values(steps), self._flush)
+        steps[~mask.coordinates] = 0.0
+        return Offer(flush, notice, steps, self._values(steps), self._flush)
 
     def settle(self, offer: Offer, released: NDArray[np.bool_]) -> None:
         """Notes that an offer is in the sum. To be called on the receipt: the client is among the survivors.
@@ -216,30 +200,21 @@ class Contributor:
         """
         if offer.since != self._flush:
             raise LocalProtocolError("the contribution has changed since this offer was made: make another")
-        if released.dtype != np.bool_ or released.shape != self._held.shape:
-            raise LayoutMismatchError(f"released must be {len(self._held)} bools, one a coordinate")
+        if released.dtype != np.bool_ or released.shape != self._steps.shape:
+            raise LayoutMismatchError(f"released must be {len(self._steps)} bools, one a coordinate")
         steps = self._aged(offer.flush)
         steps[released] += offer.steps[released]
-        self._provenance = _more_telling(self._provenance, offer.notice.mask.provenance)
-        self._held = np.where(released, offer.notice.mask.coordinates, self._held)
         self._steps, self._flush = steps, offer.flush
 
     def remember(self) -> Memory:
         """Its state, the contribution included: for the client's own disk only."""
-        return {
-            "flush": self._flush,
-            "steps": torch.from_numpy(self._steps.copy()),
-            "held": torch.from_numpy(self._held.copy()),
-            "provenance": self._provenance.value,
-        }
+        return {"flush": self._flush, "steps": torch.from_numpy(self._steps.copy())}
 
     def recall(self, memory: Memory) -> None:
         """Takes up where ``remember`` left off; an empty memory is a beginning."""
-        size = self.agreement.layout.size
+        nothing = torch.zeros(self.agreement.layout.size, dtype=torch.float64)
         self._flush = int(memory.get("flush", NEVER))
-        self._steps = memory.get("steps", torch.zeros(size, dtype=torch.float64)).numpy().copy()
-        self._held = memory.get("held", torch.zeros(size, dtype=torch.bool)).numpy().copy()
-        self._provenance = Provenance(memory.get("provenance", Provenance.PUBLIC))
+        self._steps = memory.get("steps", nothing).numpy().copy()
 
     def _aged(self, flush: int) -> NDArray[np.float64]:
         """What will be left of the contribution when a flush comes, in units; a copy."""
@@ -263,8 +238,3 @@ class Contributor:
             name: torch.from_numpy(of_tensor / params.magnitude * params.range_of(name))
             for name, of_tensor in self.agreement.layout.by_tensor(steps).items()
         }
-
-
-def _more_telling(one: Provenance, other: Provenance) -> Provenance:
-    """Of two provenances the one that says more about its client: a union says what its parts say."""
-    return max(one, other, key=_FROM_LEAST_TELLING.index)

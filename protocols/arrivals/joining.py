@@ -10,7 +10,7 @@ import numpy as np
 
 from protocols.arrivals.buffer import Buffer, Contribution, MaskFedAvg
 from protocols.arrivals.contributor import Contributor
-from protocols.arrivals.running_sum import Flushed, RunningSum, flush
+from protocols.arrivals.running_sum import Flushed, RunningSum, flush, released_by
 from protocols.asynchronous import Joined
 from protocols.system import largest_difference
 from pruning.masks import Mask
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from protocols.arrivals.flight import Arrival
     from protocols.federation import Memory
     from protocols.simulation.calibration import Calibration
+
+_OF_ALL_FLUSHES = (
+    " Of all flushes together: what is alike in a client's successive updates shows in their differences. Which model "
+    "a client started from is bound by nothing."
+)
 
 
 class Joining(ABC):
@@ -45,17 +50,13 @@ class Joining(ABC):
             seed: Of that session.
         """
 
-    def declared(self, client: Client, mask: Mask) -> Mask:  # noqa: ARG002 - most have no memory of clients
-        """Where a client that holds ``mask`` has something to send: by default just there."""
-        return mask
-
     @abstractmethod
-    def upload_of(self, declared: Mask) -> int:
-        """Bytes that a client sends who has something to send there."""
+    def upload_of(self, mask: Mask) -> int:
+        """Bytes that a client sends who holds ``mask``."""
 
     def foreseen(self, masks: Mapping[Client, Mask]) -> Mapping[Client, int]:
         """Bytes that clients with these masks send who are joined together: by default what each sends anyway."""
-        return {client: self.upload_of(self.declared(client, mask)) for client, mask in masks.items()}
+        return {client: self.upload_of(mask) for client, mask in masks.items()}
 
     @abstractmethod
     def remember(self) -> Memory:
@@ -105,9 +106,9 @@ class InBuffer(Joining):
         verdict = f"no encryption: the server sees and keeps every client's {self._rule.kind}."
         return Joined(vector=vector, verdict=verdict)
 
-    def upload_of(self, declared: Mask) -> int:
+    def upload_of(self, mask: Mask) -> int:
         """See ``Joining.upload_of``."""
-        return self._aggregator.upload_of(declared, 1)
+        return self._aggregator.upload_of(mask, 1)
 
     def remember(self) -> Memory:
         """See ``Joining.remember``."""
@@ -172,9 +173,11 @@ class InRunningSum(Joining):
         lengths = self._lengths({one.flight.client: one.flight.mask for one in arrivals}).values()
         flushed = self._flush(arrivals, version, dropouts, seed)
         aggregated = flushed.aggregated
+        # Elsewhere nothing is new, and a mean, which does not age, would move the model on and on.
+        step = np.where(released_by(aggregated), np.nan_to_num(self._sum.mean()), 0.0)
         return Joined(
-            vector=(model + self._server_rate * np.nan_to_num(self._sum.mean())).astype(np.float32),
-            verdict=aggregated.verdict,
+            vector=(model + self._server_rate * step).astype(np.float32),
+            verdict=aggregated.verdict + _OF_ALL_FLUSHES * self._aggregator.encrypted,
             missed=frozenset(one.flight.client for one in arrivals).difference(aggregated.survivors),
             sent_bytes=aggregated.upload_bytes,
             received_bytes=aggregated.download_bytes,
@@ -184,13 +187,9 @@ class InRunningSum(Joining):
             difference=self._difference(aggregated, arrivals, version, dropouts),
         )
 
-    def declared(self, client: Client, mask: Mask) -> Mask:
-        """See ``Joining.declared``: whoever holds less than before still has to take out what it contributed."""
-        return self._contributors[client].declared(mask)
-
-    def upload_of(self, declared: Mask) -> int:
+    def upload_of(self, mask: Mask) -> int:
         """See ``Joining.upload_of``."""
-        return self._aggregator.upload_of(declared, self._batch)
+        return self._aggregator.upload_of(mask, self._batch)
 
     def foreseen(self, masks: Mapping[Client, Mask]) -> Mapping[Client, int]:
         """See ``Joining.foreseen``: nobody sends what will be withheld, if nobody drops out."""
@@ -216,10 +215,9 @@ class InRunningSum(Joining):
             self._twin.recall(memory.get("twin") or {})
 
     def _lengths(self, masks: Mapping[Client, Mask]) -> dict[Client, int]:
-        """Coordinates that each client of a batch sends: what it declares, and enough others too."""
-        declared = {client: self.declared(client, mask).coordinates for client, mask in masks.items()}
-        released = np.sum(list(declared.values()), axis=0) >= self._holders
-        return {client: int(np.count_nonzero(own & released)) for client, own in declared.items()}
+        """Coordinates that each client of a batch sends: what it holds, and enough others too."""
+        released = np.sum([mask.coordinates for mask in masks.values()], axis=0) >= self._holders
+        return {client: int(np.count_nonzero(mask.coordinates & released)) for client, mask in masks.items()}
 
     def _flush(self, arrivals: Sequence[Arrival], version: int, dropouts: Dropouts, seed: bytes) -> Flushed:
         flights = {one.flight.client: one.flight for one in arrivals}

@@ -11,8 +11,12 @@ model that x_i started from, where x_new is multiplied by what it has aged alrea
 re-weight each client by its own age, which no operation on one sum can do. Clients do their part in
 ``protocols.arrivals.contributor``.
 
-The denominators need no secret sum: beside the declared union the server is told each new mask, and so knows whose
-contribution of which flush is in S at each coordinate, though nobody's values.
+The denominators need no secret sum: masks are declared, so the server knows whose contribution of which flush is in S
+at each coordinate, though nobody's values.
+
+Why no flush isolates anybody: take any combination of the flushes so far, and the last flush in it. Wherever that one
+released anything, a cohort of honest survivors brought values that are in no other flush but later ones. So no
+combination is over fewer. That rests on clients that declare only what they hold now, and on updates that are new.
 
 What remains to be seen: sums over overlapping cohorts can be subtracted, and then whatever is alike in a client's
 successive contributions cancels. Upload updates, never models: with 10 clients, 4 a flush and decay .9, two successive
@@ -93,8 +97,8 @@ class RunningSum:
         nobody = np.full(self.agreement.layout.size, NEVER, np.int32)
         for client in aggregated.survivors:
             notice = notices[client]
-            fresh = np.where(notice.mask.coordinates, np.int32(notice.start), np.int32(NEVER))
-            self._start_of[client] = np.where(released, fresh, self._start_of.get(client, nobody))
+            fresh = released & notice.mask.coordinates
+            self._start_of[client] = np.where(fresh, np.int32(notice.start), self._start_of.get(client, nobody))
         self._steps, self.number = steps, self.number + 1
 
     def weights(self) -> NDArray[np.float64]:
@@ -199,7 +203,7 @@ def flush(
             raise type(error)(f"client {client}: {error}", culprits=[client]) from None
     aggregated = aggregator.aggregate(
         {client: offer.update for client, offer in offers.items()},
-        {client: offer.declared.declaration() for client, offer in offers.items()},
+        {client: offer.notice.mask.declaration() for client, offer in offers.items()},
         dropouts=dropouts,
         model_root=model_root,
         ledgers=ledgers,
@@ -209,7 +213,7 @@ def flush(
     server.add({client: offer.notice for client, offer in offers.items()}, aggregated)
     for client in aggregated.survivors:
         contributors[client].settle(offers[client], released)
-    declared = np.sum([offer.declared.coordinates for offer in offers.values()], axis=0)
+    declared = np.sum([offer.notice.mask.coordinates for offer in offers.values()], axis=0)
     withheld_share = float(declared[~released].sum() / declared.sum())
     return Flushed(number, aggregated, withheld_share, float(np.isnan(server.mean()).mean()))
 

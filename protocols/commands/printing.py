@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from protocols.experiments.markdown import costs, legend, personal, results, times
+from protocols.experiments.markdown import costs, legend, personal, results, times, trips
 from protocols.simulation.profiles import outline, profile
 from secagg.errors import SecAggError
 
@@ -99,7 +99,11 @@ def print_comparison(rows: Sequence[Row], title: str, setup: Setup, *below: str,
     labels, first = [row.label for row in rows], results(rows, stragglers_only=stragglers_only)
     second = {name: cells for name, cells in costs(rows).items() if name not in _ONLY_ON_PAGES}
     tables = {title: _table(labels, first)}
-    for heading, columns in (("Time to targets", times(rows)), ("On their own test examples", personal(rows))):
+    for heading, columns in (
+        ("Time to targets", times(rows)),
+        ("On their own test examples", personal(rows)),
+        ("Out of step", trips(rows)),
+    ):
         if columns:
             tables[heading] = _table(labels, columns)
     tables["Where it goes, in a round"] = _table(labels, second)

@@ -112,6 +112,7 @@ class Row:
             None where a seed did not.
         personal: ``before``, ``masked`` and ``whole`` (``Personal``) to how clients fare; empty where nobody asked.
         details: Means over rounds and seeds of what the system measured besides.
+        at_end: The same of last rounds alone.
     """
 
     label: str
@@ -138,6 +139,7 @@ class Row:
     seconds_to: Mapping[float, Spread | None]
     personal: Mapping[str, Fairness]
     details: Mapping[str, float]
+    at_end: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -228,6 +230,7 @@ def _row(
         seconds_to={target: _spread_of_all(run.seconds_to(target) for run in runs.values()) for target in targets},
         personal=_personal(runs),
         details=_details(rounds),
+        at_end=_details([run.rounds[-1] for run in runs.values()]),
     )
 
 

@@ -22,6 +22,11 @@ MEANINGS = {
     "Round s": "simulated; of an asynchronous system, from one evaluation to the next",
     "Speed-up": "1 - T'/T of the baseline's rounds",
     "If stragglers kept up": "speed-up of the baseline with stragglers as fast as the slowest of the others",
+    "Staleness": "versions of the model between a client's fetch and its arrival",
+    "Slowest trips / fastest": "trips of the slowest client over those of the fastest, at the end",
+    "Server sends MB": "between two evaluations",
+    "Whole models MB": "what that would be if each trip began with the whole model",
+    "Nobody's": "share of the coordinates where nobody's contribution is left, at the end",
     "Keep ratio": "share of the units, or layers, that stragglers train",
     "Compute s": "as up, down and secure, of a round's slowest client that is in time",
     "SDIR": "share of slow participants that are in time",
@@ -80,6 +85,21 @@ def personal(rows: Sequence[Row]) -> Columns:
     return columns
 
 
+def trips(rows: Sequence[Row]) -> Columns:
+    """How far asynchronous clients drift apart, how dense they are, and what the server sends; empty without any."""
+    columns = {
+        "Staleness": [_number(row.details.get("staleness"), "{:.1f}") for row in rows],
+        "Slowest trips / fastest": [_number(row.at_end.get(_TRIPS), "{:.3f}") for row in rows],
+        "Mean density": [_number(row.details.get("mean density"), "{:.2f}") for row in rows],
+        "Density floor": [_number(row.at_end.get("density floor"), "{:.2f}") for row in rows],
+        "Recoveries": [_number(row.at_end.get("recoveries"), "{:.1f}") for row in rows],
+        "Server sends MB": [_number(row.details.get("server uploads MB"), "{:.1f}") for row in rows],
+        "Whole models MB": [_number(row.details.get("whole models MB"), "{:.1f}") for row in rows],
+        "Nobody's": [_number(row.at_end.get("missing share"), "{:.1%}") for row in rows],
+    }
+    return _without(columns, {name for name, cells in columns.items() if set(cells) <= {"-"}})
+
+
 def costs(rows: Sequence[Row]) -> Columns:
     """What stragglers train, where the time of a round goes, bytes of a client, energy, and what is lost."""
     columns = {
@@ -125,16 +145,16 @@ def page(rows: Sequence[Row], title: str, setup: Mapping[str, Any], *, straggler
     """
     labels, devices = [row.label for row in rows], outline(setup["devices"])
     accuracies, where = results(rows, stragglers_only=stragglers_only), costs(rows)
-    sooner, own = times(rows), personal(rows)
+    sooner, own, apart = times(rows), personal(rows), trips(rows)
     blocks = [
         [f"### {title}"],
         [f"Settings: {', '.join(_settings(setup))}; seeds {', '.join(map(str, rows[0].seeds))}."],
         [f"Devices, `{setup['profile']}`: {profile(setup['profile']).about}."],
         _table([str(row["device"]) for row in devices], _speeds(devices)),
         _table(labels, accuracies),
-        *(_table(labels, table) for table in (sooner, own) if table),
+        *(_table(labels, table) for table in (sooner, own, apart) if table),
         _table(labels, where),
-        [" ".join(legend([*accuracies, *sooner, *own, *where]))],
+        [" ".join(legend([*accuracies, *sooner, *own, *apart, *where]))],
     ]
     return "\n".join("\n".join([*block, ""]) for block in blocks)
 
@@ -149,6 +169,8 @@ def spread(of: Spread | None, *, margin: bool = False) -> str:
 
 
 _TO = "s to "
+
+_TRIPS = "trips of the slowest over the fastest's"
 
 _SILENT = {"Withheld": {"0.0%"}, "Lost rounds": {"0"}}
 """Columns to the cells with which they say nothing; of all others, a dash."""

@@ -158,7 +158,8 @@ def secure_clusters(
     Raises:
         InputError: A sketch is zero or not finite; ``culprits`` names its client.
         LayoutMismatchError: A sketch has another length than the first client's.
-        ParameterError: A setting below 1, or ``smallest`` so small that dropouts could leave too small a sum.
+        ParameterError: A setting below 1, ``smallest`` so small that dropouts could leave too small a sum, or a server
+            that may lie.
         TooFewClientsError: Fewer clients than ``smallest`` or than a threshold demands.
     """
     if iterations < 1:
@@ -300,7 +301,12 @@ def _check(clients: int, clusters: int, smallest: int) -> None:
 
 
 def _check_privacy(params: Params, clients: int, smallest: int) -> None:
-    """A slot must have clients enough after every dropout that its session tolerates."""
+    """A slot must have clients enough after every dropout that its session tolerates, and be counted truly."""
+    if params.active:
+        raise ParameterError(
+            "counts and centroids come from the server, and an active one could leave a client alone in its slot: set "
+            "adversary='semi-honest', or do without clusters"
+        )
     dropouts = params.dropouts_tolerated(clients, params.topology(clients).needed)
     needed = params.privacy_floor + dropouts
     if smallest < needed:

@@ -202,6 +202,16 @@ def test_smallest_must_outlast_the_dropouts_that_a_session_tolerates() -> None:
     assert clustered(LABELS, params=Params(min_cohort=3, max_dropouts=0), smallest=3).clusters == 3
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_server_that_could_forge_counts_is_refused_before_anything_is_summed(*, encrypted: bool) -> None:
+    def never(client: Hashable, iteration: int) -> NDArray[np.float64]:
+        raise AssertionError((client, iteration))
+
+    active = Params(min_cohort=3, max_dropouts=0, adversary="active")
+    with pytest.raises(ParameterError, match=r"alone in its slot.*adversary='semi-honest'"):
+        secure_clusters(range(9), never, clusters=2, smallest=4, params=active, encrypted=encrypted)
+
+
 def test_what_has_no_direction_or_does_not_fit_names_its_client() -> None:
     points = updates(LABELS, 0.5)
     for wrong in (np.zeros(LENGTH), np.full(LENGTH, np.nan)):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from protocols.experiments.comparison import Row, Spread, compare
-from protocols.experiments.markdown import legend, personal, times
+from protocols.experiments.markdown import legend, personal, times, trips
 from protocols.results import ClientRound, LostRound, Personal, RoundResult, RunResult
 from protocols.simulation.clock import ClientTime
 from secagg.errors import InputError
@@ -385,6 +385,28 @@ def test_details_are_means_over_the_rounds_and_seeds_that_have_them() -> None:
     }
     assert row(noted).details == {"b": 7.0, "density": 0.5}
     assert row().details == {}
+
+
+def test_what_asynchronous_clients_do_is_shown_by_means_and_by_where_it_ends() -> None:
+    details = [
+        {"staleness": 4.0, "trips of the slowest over the fastest's": 0.5, "server uploads MB": 1.0},
+        {"staleness": 5.0, "trips of the slowest over the fastest's": 0.75, "server uploads MB": 2.0},
+    ]
+    drifting = {0: run([one_round(number, 0.5, FULL, details=one) for number, one in enumerate(details)])}
+    found = compare({"fedavg": {0: SYSTEM[0]}, "pr-fl": drifting})
+    assert trips(found) == {
+        "Staleness": ["-", "4.5"],
+        "Slowest trips / fastest": ["-", "0.750"],
+        "Server sends MB": ["-", "1.5"],
+    }
+    assert trips(rows()) == {}
+
+
+def test_a_round_of_nobody_includes_nobody() -> None:
+    last = one_round(1, 0.5, PRUNED)
+    empty = replace(last, number=0, clients={}, survivors=())
+    found, without = (row({0: run(rounds)}, {0: SYSTEM[0]}).inclusion for rounds in ([empty, last], [last]))
+    assert found == without == 1.0
 
 
 def test_a_row_becomes_json() -> None:

@@ -81,22 +81,21 @@ def test_flushes_go_through_mask_indexed_sessions_or_their_twin() -> None:
 def test_a_first_offer_is_the_update_on_the_grid_and_changes_nothing() -> None:
     client, steps = Contributor(agreement()), np.array([3.0, -2, 0, 5, 1, 1, 7, 511])
     offer = client.offer((steps + 0.4) * UNIT - 0.4 * UNIT, BACK, flush=4)
-    assert offer.declared is BACK
+    assert offer.notice.mask is BACK
     assert offer.steps.tolist() == [0, 0, 0, 5, 1, 1, 7, 511]
     assert np.allclose(offer.update["fc.bias"].numpy(), [7 * UNIT[6], 511 * UNIT[7]], rtol=1e-15)
     assert not client.contribution.any()
 
 
-def test_a_second_offer_takes_out_what_has_aged_and_is_no_longer_held() -> None:
+def test_a_second_offer_takes_out_what_has_aged_and_leaves_what_is_no_longer_held() -> None:
     """Front of 8 units at flush 1; at flush 3 a quarter of it, 2 units, is left."""
     client = Contributor(agreement())
     client.settle(client.offer(8 * UNIT, FRONT, flush=1), ALL)
     offer = client.offer(10 * UNIT, BACK, flush=3)
-    assert offer.declared.coordinates.all()
-    assert offer.steps.tolist() == [-2, -2, -2, 8, 10, 10, 10, 10]
+    assert offer.notice.mask is BACK
+    assert offer.steps.tolist() == [0, 0, 0, 8, 10, 10, 10, 10]
     client.settle(offer, ALL)
-    assert np.allclose(client.contribution, np.where(BACK.coordinates, 10 * UNIT, 0))
-    assert client.offer(10 * UNIT, BACK, flush=4).declared is BACK
+    assert np.allclose(client.contribution / UNIT, [2, 2, 2, 10, 10, 10, 10, 10])
 
 
 def test_an_update_that_started_from_an_older_model_has_aged_when_it_arrives() -> None:
@@ -108,11 +107,9 @@ def test_an_update_that_started_from_an_older_model_has_aged_when_it_arrives() -
 def test_what_is_withheld_stays_and_ages() -> None:
     client, released = Contributor(agreement()), np.arange(8) != 1
     client.settle(client.offer(8 * UNIT, FULL, flush=0), ALL)
-    client.settle(client.offer(100 * UNIT, BACK, flush=1), released)
-    assert np.allclose(client.contribution / UNIT, [0, 4, 0, 100, 100, 100, 100, 100])
-    again = client.offer(100 * UNIT, BACK, flush=2)
-    assert again.declared.coordinates.tolist() == [False, True, False, True, True, True, True, True]
-    assert again.steps.tolist() == [0, -2, 0, 50, 50, 50, 50, 50]
+    client.settle(client.offer(100 * UNIT, FULL, flush=1), released)
+    assert np.allclose(client.contribution / UNIT, [100, 4, 100, 100, 100, 100, 100, 100])
+    assert client.offer(100 * UNIT, FULL, flush=2).steps.tolist() == [50, 98, 50, 50, 50, 50, 50, 50]
 
 
 def test_rounding_does_not_accumulate() -> None:
@@ -161,7 +158,6 @@ def test_an_offer_that_is_not_settled_leaves_no_trace() -> None:
     one.offer(-0.1 * np.ones(8), BACK, flush=1)
     offers = [client.offer(0.05 * np.ones(8), FULL, flush=2) for client in (one, other)]
     assert np.array_equal(offers[0].steps, offers[1].steps)
-    assert offers[0].declared == offers[1].declared
 
 
 def test_an_offer_is_settled_once_and_only_from_the_state_that_it_was_made_in() -> None:
@@ -190,14 +186,6 @@ def test_what_belongs_to_another_layout_is_refused() -> None:
         client.offer(np.zeros(8), Mask.full(other), flush=0)
     with pytest.raises(LayoutMismatchError, match="8 bools"):
         client.settle(client.offer(np.zeros(8), FULL, flush=0), np.ones(7, bool))
-
-
-def test_a_declared_union_says_as_much_of_its_client_as_its_parts() -> None:
-    client = Contributor(agreement())
-    telling = Mask.of_coordinates(LAYOUT, np.arange(8) < 4, Provenance.DATA)
-    client.settle(client.offer(UNIT, telling, flush=0), ALL)
-    assert client.offer(UNIT, BACK, flush=1).declared.provenance is Provenance.DATA
-    assert client.offer(UNIT, FULL, flush=1).declared.provenance is Provenance.PUBLIC
 
 
 def test_an_offer_does_not_show_its_values() -> None:

@@ -189,6 +189,11 @@ def test_what_encryption_does_not_allow_is_refused_by_the_setting_to_change(
         system(setup, kind, Calibration(), settings)
 
 
+def test_an_active_server_is_refused_since_nothing_binds_where_trips_start(setup: Federation) -> None:
+    with pytest.raises(ParameterError, match=r"adversary 'active'.*use 'semi-honest'"):
+        system(setup, MaskIndexed, Calibration(), adversary="active")
+
+
 def test_too_few_clients_for_any_flush_are_refused(setup: Federation) -> None:
     with pytest.raises(ParameterError, match="8 clients are too few for min_cohort 7 and max_dropouts 2"):
         system(setup, MaskIndexed, Calibration(), min_cohort=7)
@@ -318,14 +323,14 @@ def test_without_pruning_everything_is_held_and_nobody_tells_its_gradients(
         assert outcome.withheld_share == outcome.details["missing share"] == 0
 
 
-def test_a_client_whose_mask_shrank_still_sends_what_takes_its_old_contribution_out(
+def test_a_client_whose_mask_shrank_declares_and_sends_what_it_holds_now(
     setup: Federation, instant: Calibration
 ) -> None:
     one, whole = system(setup, FixedPoint, instant), Mask.full(setup.units.layout)
     played(one, 1)
     name = next(name for name in setup.fleet.names if one.mask_of(name).kind != "full")
     mask = one.mask_of(name)
-    assert one.upload_of(name, mask) == one.joining.upload_of(whole) > one.joining.upload_of(mask)
+    assert one.upload_of(name, mask) == one.joining.upload_of(mask) < one.joining.upload_of(whole)
     assert system(setup, FloatMean, instant).upload_of(name, mask) == 4 * mask.coordinates.sum()
 
 
@@ -564,7 +569,7 @@ def test_secure_aggregation_takes_its_calibrated_time_and_decides_nothing(
     slow, quick = (played(system(setup, FixedPoint, one), 3) for one in (Seconds(), instant))
     session = 1 + setup.units.layout.size * 1e-3
     assert same(slow[-1][1].state, quick[-1][1].state)
-    # Two flushes, in which somebody always holds everything or takes it out, and the first sum of gradients.
+    # Two flushes, in which everybody holds everything, and the first sum of gradients.
     assert slow[0][0].finished_at - quick[0][0].finished_at == pytest.approx(3 * session)
     assert slow[0][0].seconds == slow[0][0].finished_at
 

@@ -1,0 +1,1 @@
+"""What differential privacy costs: what happened, how it is counted, and how much noise a budget needs."""
