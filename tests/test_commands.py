@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from protocols import commands as plugged_in
+from protocols.commands.options import pairs
 from protocols.experiments.folder import RunFolder
 from protocols.simulation import calibration
 from protocols.simulation.calibration import CALIBRATION
@@ -222,6 +223,13 @@ def test_a_selection_of_no_comparison_is_refused(
         reproduce()
     assert ended.value.code == 2
     assert f"--only {only[-1] if script == 'reproduce_ma_clamp' else ' '.join(only)}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [(".5", "0.5"), ("-.5", "-0.5"), ("0.5", "0.5"), (".", "."), ("a.5", "a.5")]
+)
+def test_a_number_may_leave_out_its_leading_zero(given: str, taken: str) -> None:
+    assert pairs("--set", [f"keep={given}"]) == {"keep": taken}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ def place_of(arguments: argparse.Namespace) -> Place:
 
 
 def pairs(option: str, given: list[str]) -> dict[str, str]:
-    """``NAME=VALUE`` as a mapping.
+    """``NAME=VALUE`` as a mapping; a number may leave out its leading zero, as in ``.5``.
 
     Raises:
         ParameterError: One of them has no equals sign.
@@ -115,5 +116,8 @@ def pairs(option: str, given: list[str]) -> dict[str, str]:
         name, equals, value = one.partition("=")
         if not equals:
             raise ParameterError(f"{option} takes NAME=VALUE, not {one!r}")
-        found[name.strip()] = value.strip()
+        found[name.strip()] = _BARE_FRACTION.sub(r"\g<1>0.", value.strip())
     return found
+
+
+_BARE_FRACTION = re.compile(r"^([+-]?)\.(?=\d)")
