@@ -12,13 +12,20 @@ import pytest
 
 from protocols import commands as plugged_in
 from protocols.commands.options import pairs
+from protocols.experiments import campaign
 from protocols.experiments.folder import RunFolder
+from protocols.experiments.setup import params_of, settings_of
+from protocols.experiments.tasks import task
 from protocols.simulation import calibration
 from protocols.simulation.calibration import CALIBRATION
 from secagg import commands
+from secagg.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from protocols.experiments.campaign import Campaign
+    from protocols.experiments.setup import Setup
 
 TINY = ("--dataset", "digits-mlp", "--clients", "5", "--params", "max_dropouts=0")
 
@@ -211,18 +218,41 @@ def test_tuning_that_was_interrupted_goes_on(
     assert (tmp_path / "tune.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("script", "only"), [("reproduce_clip", ("mnist", "mixed")), ("reproduce_ma_clamp", ("cifar10", "mnist"))]
-)
-def test_a_selection_of_no_comparison_is_refused(
-    script: str, only: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("script", ["reproduce_clip", "reproduce_ma_clamp", "reproduce_pr_fl", "reproduce_ca_afp"])
+def test_a_script_names_the_comparisons_that_there_are(
+    script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reproduce = runpy.run_path(str(Path(__file__).parent.parent / "examples" / f"{script}.py"))["reproduce"]
-    monkeypatch.setattr(sys, "argv", [script, "--only", *only])
+    path = str(Path(__file__).parent.parent / "examples" / f"{script}.py")
+    first = next(iter(runpy.run_path(path)["COMPARISONS"]))
+    monkeypatch.setattr(sys, "argv", [script, "--only", first, "nothing"])
     with pytest.raises(SystemExit) as ended:
-        reproduce()
+        runpy.run_path(path, run_name="__main__")
     assert ended.value.code == 2
-    assert f"--only {only[-1] if script == 'reproduce_ma_clamp' else ' '.join(only)}: " in capsys.readouterr().err
+    assert f"--only nothing: there are {first}, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["reproduce_clip", "reproduce_ma_clamp", "reproduce_pr_fl", "reproduce_ca_afp"])
+def test_every_comparison_of_a_script_is_one_that_the_command_knows(
+    script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Setup] = []
+
+    def noted(planned: Campaign, *_: Any, **__: Any) -> None:
+        asked.extend(planned.setup(variant, planned.seeds[0]) for variant in planned.variants)
+        raise InputError("enough")
+
+    monkeypatch.setattr(campaign, "run", noted)
+    path = str(Path(__file__).parent.parent / "examples" / f"{script}.py")
+    named = runpy.run_path(path)
+    for name in named["COMPARISONS"]:
+        monkeypatch.setattr(sys, "argv", [script, "--out", str(tmp_path), "--only", name])
+        with pytest.raises(SystemExit):
+            runpy.run_path(path, run_name="__main__")
+    assert len(asked) >= 7 * len(named["COMPARISONS"])
+    for one in asked:
+        task(one.dataset)
+        settings_of(one)
+        params_of(one)
 
 
 @pytest.mark.parametrize(
