@@ -10,14 +10,12 @@ results show. Bytes of keys and shares are counted, but take no time.
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from protocols.arrivals.flight import Arrival, Flight, packed, unpacked
 from protocols.arrivals.staleness import Kind as StalenessKind
@@ -28,7 +26,7 @@ from protocols.results import ClientRound, RoundResult
 from protocols.simulation.clock import ClientTime, client_time
 from protocols.stages import VALUE_BYTES
 from protocols.system import System
-from protocols.training import accuracy
+from protocols.training import accuracy, with_state
 from protocols.vectors import state_of, vector_of
 from pruning.masks import Mask
 from pruning.sparse import held_by
@@ -142,8 +140,12 @@ class AsynchronousSystem(System):
         calibration: As ``System``.
 
     Raises:
-        ParameterError: The federation draws participants or has a deadline.
+        ParameterError: The federation draws participants or has a deadline, or the aggregator encrypts and the system
+            cannot.
     """
+
+    encrypts = True
+    """Whether it can do without the server's seeing single arrivals."""
 
     def __init__(
         self,
@@ -157,6 +159,8 @@ class AsynchronousSystem(System):
         if federation.participants is not None or federation.deadline is not None:
             raise ParameterError("asynchronous systems have no rounds: leave participants and deadline unset")
         super().__init__(federation, aggregator, twin=twin, calibration=calibration)
+        if aggregator.encrypted and not self.encrypts:
+            raise ParameterError(f"{self.name} joins single updates: set aggregation to 'float'")
         self.settings: AsynchronousSettings = settings or AsynchronousSettings()
         self.layout = federation.units.layout
         self.now, self.version, self.secure_seconds = 0.0, 0, 0.0
@@ -257,12 +261,7 @@ class AsynchronousSystem(System):
 
     def module_of(self, vector: NDArray[np.float32]) -> nn.Module:
         """A module with the parameters of a vector."""
-        model = copy.deepcopy(self.federation.model)
-        own = model.state_dict()
-        with torch.no_grad():
-            for name, tensor in state_of(self.layout, vector).items():
-                own[name].copy_(tensor)
-        return model
+        return with_state(self.federation.model, state_of(self.layout, vector))
 
     def _depart(self, clients: Sequence[Client], *, anew: bool = False) -> None:
         """Sends clients on their way with the model as it is, when the server's uplink is done with those before.

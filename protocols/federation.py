@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from protocols.randomness import generator
+from protocols.training import with_state
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -123,9 +123,4 @@ class Federation:
 
     def model_at(self, checkpoint: Checkpoint) -> nn.Module:
         """A copy of the model with the tensors of a checkpoint."""
-        model = copy.deepcopy(self.model)
-        own = model.state_dict()
-        with torch.no_grad():
-            for name, tensor in checkpoint.state.items():
-                own[name].copy_(tensor)
-        return model
+        return with_state(self.model, checkpoint.state)

@@ -13,6 +13,7 @@ from protocols.aggregated import add_step
 from protocols.fetch import leaves_for
 from protocols.randomness import number
 from protocols.round import Stage
+from protocols.training import with_state
 from pruning.sparse import held_by
 from pruning.submodel import extract, gather, scatter
 from secagg.errors import InputError
@@ -54,11 +55,7 @@ class Fetch(Stage):
         """
         fetched = context.served.fetch(leaves_for(work.mask))
         start = gather(fetched.opened(context.served.root, work.mask), work.mask)
-        model = copy.deepcopy(work.model)
-        own = model.state_dict()
-        with torch.no_grad():
-            for name, tensor in start.items():
-                own[name].copy_(tensor)
+        model = with_state(work.model, start)
         return replace(work, model=model, start=start, fetched_bytes=fetched.nbytes)
 
 
@@ -107,11 +104,7 @@ class Sparse(Stage):
         mask = replace(mask, kind="coordinates", held=mask.coordinates)
         held = mask.by_tensor()
         start = {name: torch.where(torch.from_numpy(held[name]), tensor, 0) for name, tensor in work.start.items()}
-        model = copy.deepcopy(work.model)
-        own = model.state_dict()
-        with torch.no_grad():
-            for name, tensor in start.items():
-                own[name].copy_(tensor)
+        model = with_state(work.model, start)
         return replace(work, model=model, mask=mask, start=start, keep=mask.density, fetched_bytes=fetched_bytes(mask))
 
 

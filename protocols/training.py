@@ -170,6 +170,16 @@ def _squared_distance(tensors: Sequence[torch.Tensor], others: Sequence[torch.Te
     return torch.stack([(one - other).square().sum() for one, other in zip(tensors, others, strict=True)]).sum()
 
 
+def with_state(model: nn.Module, state: State) -> nn.Module:
+    """A copy of a module with these tensors in place of its own; what ``state`` does not name stays."""
+    copied = copy.deepcopy(model)
+    own = copied.state_dict()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+    return copied
+
+
 def accuracy(model: nn.Module, examples: Examples, precision: Precision = "float32") -> float:
     """Share of the labels that the largest logit names; of a sequence every place counts.
 

@@ -147,10 +147,6 @@ class ScoreSettings:
             raise ParameterError(f"terms must be scaled or rank, not {self.terms!r}")
 
 
-MAGNITUDE = ScoreSettings(alpha=1.0, beta=0.0, gamma=0.0)
-"""A weight's size alone, over the largest of its layer."""
-
-
 def score(
     kernels: Kernels,
     weights: Vector,

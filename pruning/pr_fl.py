@@ -137,10 +137,3 @@ def ranking(units: Units, importance: ArrayLike) -> Ranking:
     ranks[places[np.argsort(-values[places], kind="stable")]] = np.arange(len(places), dtype=np.int32)
     ranks.setflags(write=False)
     return Ranking(layout, ranks, len(places))
-
-
-def nested_mask(
-    units: Units, importance: ArrayLike, density: float, *, provenance: Provenance = Provenance.DEVICE
-) -> Mask:
-    """The mask of one density; for several densities of one importance, ``ranking`` sorts once."""
-    return ranking(units, importance).mask(density, provenance=provenance)

@@ -67,31 +67,15 @@ class FedFixSettings(AsynchronousSettings):
             raise ParameterError("server_rate must be positive and finite")
 
 
-class _InTheClear(AsynchronousSystem):
-    """Refuses to be encrypted, since single arrivals are joined."""
-
-    def __init__(
-        self,
-        federation: Federation,
-        aggregator: Aggregator,
-        settings: AsynchronousSettings | None = None,
-        *,
-        twin: Aggregator | None = None,
-        calibration: Calibration | None = None,
-    ) -> None:
-        super().__init__(federation, aggregator, settings, twin=twin, calibration=calibration)
-        if aggregator.encrypted:
-            raise ParameterError(f"{self.name} joins single updates: set aggregation to 'float'")
-
-
 @final
-class FedAsync(_InTheClear):
+class FedAsync(AsynchronousSystem):
     """Every arrival moves the model towards it, by less the staler it is.
 
     C. Xie, S. Koyejo, I. Gupta, "Asynchronous Federated Optimization", 2019, algorithm 1.
     """
 
     settings: FedAsyncSettings
+    encrypts = False
 
     def __init__(
         self,
@@ -120,7 +104,7 @@ class FedAsync(_InTheClear):
 
 
 @final
-class FedFix(_InTheClear):
+class FedFix(AsynchronousSystem):
     """At fixed times all changes that have arrived are applied, each weighted by how seldom its client arrives.
 
     Y. Fraboni et al., "A General Theory for Federated Optimization with Asynchronous and Heterogeneous Clients
@@ -129,6 +113,7 @@ class FedFix(_InTheClear):
     """
 
     settings: FedFixSettings
+    encrypts = False
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.ca_afp import MAGNITUDE, Bounds, ClusterStatistics, Schedule, ScoreSettings, mask_step, score
+from pruning.ca_afp import Bounds, ClusterStatistics, Schedule, ScoreSettings, mask_step, score
 from pruning.kernels import Kernels
 from secagg.declaration import Provenance
 from secagg.errors import LayoutMismatchError, NotFiniteError, ParameterError
@@ -108,7 +108,9 @@ def test_a_score_lies_between_zero_and_the_sum_of_its_factors(
 
 def test_magnitude_alone_is_a_weights_size_over_the_largest_of_its_layer() -> None:
     weights = np.array([2.0, -4.0, 0.0, 1.0, 0.0, 0.0])
-    found = score(PAIR, weights, statistics(np.arange(6), np.ones(6)), ALL, MAGNITUDE)
+    found = score(
+        PAIR, weights, statistics(np.arange(6), np.ones(6)), ALL, ScoreSettings(alpha=1.0, beta=0.0, gamma=0.0)
+    )
     assert np.allclose(found, [0.5, 1, 0, 0.25, 0, 0])
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from pruning.pr_fl import ALWAYS, nested_mask, ranking, squared_gradients
+from pruning.pr_fl import ALWAYS, ranking, squared_gradients
 from pruning.units import Units, find_units
 from secagg.declaration import Provenance
 from secagg.errors import InputError, LayoutMismatchError, NotFiniteError, ParameterError
@@ -136,7 +136,7 @@ def test_the_most_important_coordinates_are_held_and_the_first_of_equal_ones() -
     importance = [3.0, 1.0, 3.0, 0.0, 0.0, 9.0, 1.0]
     ranks = ranking(units, importance).ranks
     assert ranks.tolist() == [0, 2, 1, 4, ALWAYS, ALWAYS, 3]
-    held = {density: nested_mask(units, importance, density).coordinates.tolist() for density in (0.2, 0.5, 0.8, 1)}
+    held = {density: ranking(units, importance).mask(density).coordinates.tolist() for density in (0.2, 0.5, 0.8, 1)}
     assert held[0.2] == [True, False, False, False, True, True, False]
     assert held[0.5] == [True, True, True, False, True, True, False]  # ceil(2.5) of 5
     assert held[0.8] == [True, True, True, False, True, True, True]
@@ -145,17 +145,17 @@ def test_the_most_important_coordinates_are_held_and_the_first_of_equal_ones() -
 
 def test_at_density_one_the_mask_is_full() -> None:
     units = with_statistics(weights=4, statistics=2)
-    mask = nested_mask(units, np.zeros(7), 1)
+    mask = ranking(units, np.zeros(7)).mask(1)
     assert mask.kind == "full"
     assert mask.provenance is Provenance.DEVICE
-    assert nested_mask(units, np.zeros(7), 0.2, provenance=Provenance.DATA).provenance is Provenance.DATA
+    assert ranking(units, np.zeros(7)).mask(0.2, provenance=Provenance.DATA).provenance is Provenance.DATA
 
 
 def test_a_models_own_running_statistics_are_always_held(normalised: tuple[nn.Module, Units]) -> None:
     model, units = normalised
     batches = [(torch.randn(6, 3), torch.randint(2, (6,)))]
     importance = squared_gradients(units, model, batches, functional.cross_entropy)
-    held = nested_mask(units, importance, 0.01).by_tensor()
+    held = ranking(units, importance).mask(0.01).by_tensor()
     assert held["1.running_mean"].all()
     assert held["1.running_var"].all()
     assert sum(int(held[name].sum()) for name in units.parameters) == 1
@@ -184,7 +184,7 @@ def test_a_density_is_taken_as_the_decimal_that_it_is_written_as() -> None:
     units = with_statistics(weights=99, statistics=0)
     density = 0.07
     assert math.ceil(density * 100) == 8  # in floating point
-    assert nested_mask(units, np.arange(100), density).coordinates.sum() == 7
+    assert ranking(units, np.arange(100)).mask(density).coordinates.sum() == 7
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:
@@ -198,4 +198,4 @@ def test_what_cannot_be_ranked_is_refused() -> None:
 @pytest.mark.parametrize("density", [0, -0.1, 1.01, math.nan])
 def test_a_density_outside_its_domain_is_refused_by_name(density: float) -> None:
     with pytest.raises(ParameterError, match="density"):
-        nested_mask(with_statistics(weights=4, statistics=2), np.zeros(7), density)
+        ranking(with_statistics(weights=4, statistics=2), np.zeros(7)).mask(density)
