@@ -78,6 +78,8 @@ class DensityRule:
         interval: Rounds from one change to the next, and how many round times a client remembers.
         tolerance: A client that is slower than the fastest by at most this share of its own time is left alone.
         gain: How much of its lag a client's density gives up, in [0, 1).
+        dense: How many clients hold everything: 1 so that every coordinate has a trainer; under encryption as many as
+            the release of a coordinate takes. The slowest of them is whom the others are to keep pace with.
         forget: Whether a client whose density changed forgets its times, which another density took. As published it
             remembers them, so a client that has few rounds between two changes pays for old times twice.
 
@@ -88,11 +90,12 @@ class DensityRule:
     interval: int = 50
     tolerance: float = 0.05
     gain: float = 0.9
+    dense: int = 1
     forget: bool = False
 
     def __post_init__(self) -> None:
-        if self.interval < 1:
-            raise ParameterError("interval must be at least 1")
+        if self.interval < 1 or self.dense < 1:
+            raise ParameterError("interval and dense must be at least 1")
         if not (0 <= self.tolerance < 1 and 0 <= self.gain < 1):
             raise ParameterError("tolerance and gain must be in [0, 1)")
 
@@ -110,10 +113,10 @@ class DensityRule:
         """All clients' states after a change of densities.
 
         A client that lags behind the fastest by ``r = (t - t_min) / t`` loses the share ``gain * r`` of its density,
-        where t is its mean round time. Clients without a time lose nothing. One client always holds everything, or
-        some coordinate would have no trainer: where nobody would be left at density 1, it is, of those that held most
-        before, the fastest. (Ours: the code relies on the fastest, whose lag is 0, but a client may well be the
-        fastest because it holds little.)
+        where t is its mean round time; with ``dense`` of k, behind the k-th fastest. Clients without a time lose
+        nothing. Where fewer than k would be left at density 1, those that held most before are put there, the fastest
+        of them first. (Ours: the code relies on the fastest, whose lag is 0, but a client may well be the fastest
+        because it holds little.)
 
         Args:
             states: Client to its state.
@@ -125,19 +128,20 @@ class DensityRule:
         """
         _check(states, floor)
         means = {client: mean for client, state in states.items() if (mean := state.mean_time) is not None}
-        fastest = min(means.values(), default=0.0)
+        pace = max(sorted(means.values())[: self.dense], default=0.0)
         densities = {
-            client: max(floor, state.density * (1 - self.gain * self._lag(means.get(client), fastest)))
+            client: max(floor, state.density * (1 - self.gain * self._lag(means.get(client), pace)))
             for client, state in states.items()
         }
-        if max(densities.values()) < 1:
-            pinned = min(states, key=lambda client: (-states[client].density, means.get(client, math.inf)))
-            densities[pinned] = 1.0
+        sparse = [client for client, density in densities.items() if density < 1]
+        sparse.sort(key=lambda client: (-states[client].density, means.get(client, math.inf)))
+        lacking = max(0, self.dense - (len(densities) - len(sparse)))
+        densities.update(dict.fromkeys(sparse[:lacking], 1.0))
         return {client: self._changed(state, densities[client]) for client, state in states.items()}
 
-    def _lag(self, mean: float | None, fastest: float) -> float:
-        """The share of its time by which a client is slower than the fastest; 0 if that is within the tolerance."""
-        lag = 0.0 if mean is None else (mean - fastest) / mean
+    def _lag(self, mean: float | None, pace: float) -> float:
+        """The share of its time by which a client is slower than the pace; 0 if that is within the tolerance."""
+        lag = 0.0 if mean is None else (mean - pace) / mean
         return lag if lag > self.tolerance else 0.0
 
     def _changed(self, state: DensityState, density: float) -> DensityState:

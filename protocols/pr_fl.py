@@ -70,7 +70,8 @@ class PrFlSettings(StaleSettings):
     Args:
         contribution: What clients send: ``"model"``, as published, or ``"update"``, as encryption needs it. None: what
             the aggregator can do.
-        batch: Arrivals that are joined at once; None for one in the clear, and for as few as can be under encryption.
+        batch: Arrivals that are joined at once. None for one in the clear, and for four of five clients under
+            encryption: fewer seldom meet enough others that hold what they hold, and much of it is withheld.
         server_rate: Learning rate of the server (eta), in (0, 1]. None: 1 for models in a buffer; else the share of
             the clients that a batch is, since everybody's latest update is applied anew with every batch.
         buffer: Whether contributions stay until the client sends another. Only in the clear they may not.
@@ -143,7 +144,7 @@ class PrFl(AsynchronousSystem):
         if federation.validation is None:
             raise ParameterError("PR-FL judges the global model on validation examples: the federation has none")
         self._evaluation: Examples = federation.validation
-        self._rule = DensityRule(interval=settings.interval, forget=True)
+        self._rule = DensityRule(interval=settings.interval, dense=self._dense, forget=True)
         self._rule_of_recovery = settings.recovery
         self.joining = self._joining()
         self.recall({})
@@ -255,7 +256,13 @@ class PrFl(AsynchronousSystem):
         params, clients = self.aggregator.params, len(self.federation.examples)
         if self.settings.batch is not None:
             return min(self.settings.batch, clients)
-        return 1 if params is None else smallest_batch(params, clients)
+        return 1 if params is None else max(smallest_batch(params, clients), clients - clients // 5)
+
+    @property
+    def _dense(self) -> int:
+        """How many clients hold everything: without encryption one, else as many as release what nobody else holds."""
+        params = self.aggregator.params
+        return 1 if params is None else smallest_batch(params, len(self.federation.examples))
 
     @property
     def _server_rate(self) -> float:

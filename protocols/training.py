@@ -144,7 +144,7 @@ class Training:
 
     def _optimiser(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "adam":
-            return torch.optim.Adam(parameters, self.learning_rate)
+            return torch.optim.Adam(parameters, self.learning_rate, fused=True)
         return torch.optim.SGD(parameters, self.learning_rate, self.momentum)
 
     def _batches(self, count: int) -> Iterator[torch.Tensor]:

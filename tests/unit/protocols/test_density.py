@@ -85,6 +85,27 @@ def test_where_nobody_held_everything_the_densest_and_of_those_the_fastest_does(
     assert max(after["unknown"], after["slow"], after["sparse"]) <= 0.5
 
 
+def test_with_several_dense_clients_the_slowest_of_them_sets_the_pace() -> None:
+    times = {"fastest": 5.0, "second": 10.0, "third": 20.0, "slow": 40.0}
+    states: dict[Client, DensityState] = {client: DensityState(1.0, (seconds,)) for client, seconds in times.items()}
+    after = densities(DensityRule(dense=3).next(states, 0.1))
+    assert after == pytest.approx({"fastest": 1, "second": 1, "third": 1, "slow": 1 - 0.9 * 0.5})
+
+
+@given(data=st.data(), dense=st.integers(1, 7), clients=st.integers(1, 6))
+def test_as_many_clients_as_asked_for_hold_everything(data: st.DataObject, dense: int, clients: int) -> None:
+    states: dict[Client, DensityState] = {
+        client: DensityState(data.draw(st.floats(0.01, 1)), tuple(data.draw(st.lists(st.floats(0.1, 100), max_size=3))))
+        for client in range(clients)
+    }
+    after = densities(DensityRule(dense=dense).next(states, 0.1))
+    assert list(after.values()).count(1) >= min(dense, clients)
+    # Who is put there although it lags held no less than those who are not.
+    lifted = [states[client].density for client in states if after[client] == 1 and states[client].density < 1]
+    left = [states[client].density for client in states if after[client] < 1]
+    assert min(lifted, default=1) >= max(left, default=0)
+
+
 def test_a_client_whose_density_changed_can_forget_its_times() -> None:
     states: dict[Client, DensityState] = {
         "fast": DensityState(1.0, (10.0,)),
@@ -144,7 +165,9 @@ def test_no_clients_and_no_floor_are_refused() -> None:
         RULE.next({"a": DensityState(1.0)}, 0)
 
 
-@pytest.mark.parametrize("setting", [{"interval": 0}, {"tolerance": 1.0}, {"tolerance": -0.1}, {"gain": 1.0}])
+@pytest.mark.parametrize(
+    "setting", [{"interval": 0}, {"dense": 0}, {"tolerance": 1.0}, {"tolerance": -0.1}, {"gain": 1.0}]
+)
 def test_a_density_rule_outside_its_domain_is_refused_by_name(setting: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=next(iter(setting))):
         DensityRule(**setting)

@@ -337,7 +337,7 @@ def test_a_client_whose_mask_shrank_declares_and_sends_what_it_holds_now(
 def test_a_coordinate_with_too_few_holders_is_withheld_and_its_loss_is_told(
     setup: Federation, instant: Calibration
 ) -> None:
-    outcomes = played(system(setup, FixedPoint, instant, replace(SOON, least_density=0.05)), 6)
+    outcomes = played(system(setup, FixedPoint, instant, replace(SOON, least_density=0.05, batch=BATCH)), 6)
     assert outcomes[0][0].withheld_share == 0
     assert outcomes[-1][0].withheld_share > 0
 
@@ -479,7 +479,7 @@ def test_a_lost_flush_leaves_the_model_and_what_was_joined(
 
 
 def test_who_drops_out_of_a_flush_does_not_count_in_it_and_comes_back(setup: Federation, instant: Calibration) -> None:
-    one = system(setup, MaskIndexed, instant, replace(SOON, interval=BATCH))
+    one = system(setup, MaskIndexed, instant, replace(SOON, interval=BATCH, batch=BATCH))
     outcomes = played(one, 3, dropouts={0: {"fast-02": "ShareKeys", "fast-03": "MaskedInput"}})
     assert outcomes[0][0].survivors == ("fast-01", "fast-03", "fast-04", "fast-05")
     assert set(outcomes[0][0].clients) == {"fast-01", "fast-02", "fast-03", "fast-04", "fast-05"}
@@ -495,7 +495,7 @@ def test_a_batch_that_leaves_together_costs_the_server_less_than_a_model_each(
 ) -> None:
     one, whole = system(setup, FixedPoint, instant), 4 * setup.units.layout.size
     (first, _), (second, _) = played(one, 2)
-    # All leave at the start, and five after each of two flushes: of everything once each.
+    # All leave at the start, and seven after each of two flushes: of everything once each.
     assert first.details["server uploads MB"] == pytest.approx(3 * whole / 1e6)
     masks: dict[Client, Mask] = {client: one.mask_of(client) for client in setup.fleet.names}
     assert any(mask.kind != "full" for mask in masks.values())
@@ -594,7 +594,7 @@ def test_notes_say_how_arrivals_are_joined(setup: Federation, instant: Calibrati
         "the server buffers every client's model, weighted by geometric",
     )
     assert system(setup, MaskIndexed, instant).notes == (
-        "the server keeps one sum of updates, into which 5 arrivals are flushed together",
+        "the server keeps one sum of updates, into which 7 arrivals are flushed together",
     )
 
 
