@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from protocols.aggregators import Client
     from secagg.layout import Layout
+    from secagg.privacy.events import Event
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Aggregated:
         verdict: Who learned what, in a sentence.
         integers: The sums behind the mean, where it was computed on integers; two aggregations of the same updates
             agree exactly here, encrypted or not.
+        event: What the aggregation was to whoever accounts for privacy; None without differential privacy.
         seconds: Role and stage (``"client masked_input"``) to seconds of computation, all clients together; empty
             without encryption.
     """
@@ -43,6 +45,7 @@ class Aggregated:
     verdict: str
     integers: NDArray[np.int64] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    event: Event | None = None
 
     def __repr__(self) -> str:
         return f"Aggregated({self.verdict!r})"

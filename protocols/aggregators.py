@@ -23,7 +23,6 @@ from secagg.ledger import Ledger
 from secagg.messages import Participant
 from secagg.params import Params
 from secagg.release import Plan
-from secagg.ring import Ring
 from secagg.session import ID_BYTES, CountedCoverage, Session
 from secagg.simulate import simulate
 from secagg.structure import Structure
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from pruning.masks import Mask
     from secagg.layout import Layout
     from secagg.params import Mode
+    from secagg.privacy.settings import Privacy
 
 Client: TypeAlias = Hashable
 """Names a client, for instance by its device."""
@@ -65,6 +65,9 @@ class Aggregator(ABC):
 
     params: Params | None = None
     """The settings of its sessions, or of those that it stands for; None in floating point."""
+
+    privacy: Privacy | None = None
+    """The differential privacy of its sums."""
 
     encrypted = False
     """Whether the server is kept from seeing single updates."""
@@ -200,10 +203,11 @@ class _OnIntegers(Aggregator):
     def __init__(self, layout: Layout, params: Params | None = None) -> None:
         super().__init__(layout)
         self.params: Params = params or Params()
+        self.privacy = self.params.privacy
 
     def upload_of(self, mask: Mask, clients: int) -> int:
         """See ``Aggregator.upload_of``."""
-        return self.length_of(mask) * Ring.holding(clients * self.params.magnitude).bits // 8
+        return self.length_of(mask) * self.params.ring(clients).bits // 8
 
 
 @final
@@ -262,9 +266,18 @@ class FixedPoint(_OnIntegers):
             encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight)
             integers[plan.places(ids[client])] += encoded
             sent[client] = len(encoded) * plan.ring.bits // 8
-        mean = aggregate.decode(plan, survivors, integers).mean
+        decoded = aggregate.decode(plan, survivors, plan.ring.centred(plan.ring.wrap(integers)))
         verdict = f"no encryption: the server sees the rounded update of each of {len(alive)} clients."
-        return Aggregated(self.layout, mean, alive, sent, dict.fromkeys(alive, 0), verdict, integers)
+        return Aggregated(
+            self.layout,
+            decoded.mean,
+            alive,
+            sent,
+            dict.fromkeys(alive, 0),
+            verdict,
+            decoded.integers,
+            event=decoded.event,
+        )
 
     def _plan(
         self, clients: list[Client], masks: Masks | None, weights: Weights | None, dropouts: Dropouts | None
@@ -348,6 +361,7 @@ class Secure(_OnIntegers):
             result.verdict,
             result.aggregate.integers,
             result.stats.seconds,
+            result.aggregate.event,
         )
 
     @property

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from protocols.federation import Federation
     from protocols.round import Work
     from protocols.simulation.calibration import Calibration
+    from secagg.declaration import Provenance
 
 
 class SideSession(Protocol):
@@ -37,6 +38,10 @@ class SideSession(Protocol):
     @property
     def verdict(self) -> str:
         """Who learned what, in a sentence."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """What was summed: something about data, or about devices only."""
 
 
 @dataclass(frozen=True, eq=False)

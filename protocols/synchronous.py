@@ -18,8 +18,10 @@ from protocols.stages import Delta, Fetch, LocalTraining
 from protocols.system import System, largest_difference
 from protocols.training import accuracy
 from pruning.masks import Mask
+from secagg.declaration import Provenance
 from secagg.driver import Stage as SessionStage
 from secagg.errors import AbortError, DifferencingError
+from secagg.privacy.events import NonPrivate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 class SynchronousSystem(System):
     """A federated system in rounds; by default federated averaging."""
+
+    accounts = True
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of its rounds, outermost first: by default the whole model is fetched, trained and subtracted."""
@@ -101,14 +105,14 @@ class SynchronousSystem(System):
             return self._lose(checkpoint, work, talk, late, error)
         clients = self.measuring.clients(work, aggregated, talk, late)
         difference = self._difference(aggregated, work, dropouts)
-        details = self.learn(number, clients, work, aggregated)
+        details = {**self.learn(number, clients, work, aggregated), **self._spent(work, aggregated, talk)}
         seconds = self.measuring.round_seconds(clients)
         after = Checkpoint(
             number + 1,
             new_model(stages, context, aggregated),
             checkpoint.state,
             checkpoint.seconds + seconds,
-            self.remember(),
+            self.memory(),
         )
         model, precision = setup.model_at(after), setup.training.precision
         result = RoundResult(
@@ -125,6 +129,20 @@ class SynchronousSystem(System):
         )
         return result, after
 
+    def _spent(self, work: Mapping[Client, Work], aggregated: Aggregated, talk: Talk) -> Mapping[str, float]:
+        """Charges a round to those whose updates are in it, and tells the most that any client has spent so far.
+
+        What has no guarantee, such as masks from data, is charged to all who took part: they were seen before anybody
+        dropped out.
+        """
+        if self.spending is None or aggregated.event is None:
+            return {}
+        event = aggregated.event
+        if any(session.provenance is Provenance.DATA for session in talk.sessions):
+            event = NonPrivate(reason="clients conferred about their data in sessions without noise")
+        self.spending.record(work if isinstance(event, NonPrivate) else aggregated.survivors, event)
+        return {"epsilon": self.spending.epsilon}
+
     def _lose(
         self,
         checkpoint: Checkpoint,
@@ -140,7 +158,7 @@ class SynchronousSystem(System):
         if not refused:
             self.learn(checkpoint.number, clients, work, None)
         after = replace(
-            checkpoint, number=checkpoint.number + 1, seconds=checkpoint.seconds + seconds, memory=self.remember()
+            checkpoint, number=checkpoint.number + 1, seconds=checkpoint.seconds + seconds, memory=self.memory()
         )
         return LostRound(number=checkpoint.number, reason=str(error), seconds=seconds), after
 

@@ -10,6 +10,7 @@ import numpy as np
 from protocols.measuring import Measuring
 from protocols.results import LostRound, RoundResult, RunResult
 from protocols.simulation.calibration import Calibration
+from protocols.spending import Spending
 from pruning.masks import Mask
 from secagg.errors import AbortError, ParameterError
 
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
     from protocols.training import State
 
 
+SPENDING = "spending"
+"""Where a checkpoint keeps what has been spent, beside what the system remembers itself."""
+
+
 class System(ABC):
     """A federated system.
+
+    Where its sums carry noise for differential privacy, it keeps what every client has spent, and goes on from there.
 
     What it learns from round to round goes through ``remember`` and ``recall``, so that a run may stop after any round
     and go on from its checkpoint.
@@ -35,7 +42,13 @@ class System(ABC):
         twin: Aggregates every round's updates a second time; results then hold the largest difference. If it is
             always zero, a run with the twin instead of the aggregator gives the same models.
         calibration: Where the times of secure aggregation are kept; shared by systems whose times are compared.
+
+    Raises:
+        ParameterError: The aggregator's sums carry noise, and the system releases more than those.
     """
+
+    accounts = False
+    """Whether it charges all that it releases to the privacy of its clients."""
 
     def __init__(
         self,
@@ -50,6 +63,10 @@ class System(ABC):
         self.aggregator = aggregator
         self.twin = twin
         self.measuring = Measuring(federation, aggregator, calibration or Calibration())
+        privacy = aggregator.privacy
+        self.spending = None if privacy is None else Spending(privacy.delta)
+        if privacy is not None and not self.accounts:
+            raise ParameterError(f"{type(self).__name__} releases more than noisy sums of updates: leave out epsilon")
 
     @property
     @abstractmethod
@@ -145,9 +162,15 @@ class System(ABC):
             raise ParameterError("ledgers need the same cohort in every round: leave participants unset")
         checkpoint = start or self.federation.start()
         self.recall(checkpoint.memory)
+        if self.spending is not None:
+            self.spending.recall(checkpoint.memory.get(SPENDING, {}))
         for number in range(checkpoint.number, checkpoint.number + rounds):
             outcome, checkpoint = self.step(checkpoint, (dropouts or {}).get(number, {}), ledgers)
             yield outcome, checkpoint
+
+    def memory(self) -> Memory:
+        """What the next round starts with, besides the model."""
+        return self.remember() if self.spending is None else {**self.remember(), SPENDING: self.spending.remember()}
 
     def result_of(self, outcomes: Iterable[Outcome]) -> RunResult:
         """What came of the rounds of this system, as one run.

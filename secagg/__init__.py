@@ -15,6 +15,9 @@ from secagg.identity import Identity
 from secagg.layout import Layout, Tensor
 from secagg.ledger import Ledger
 from secagg.params import Params
+from secagg.privacy.budget import PrivacyBudget
+from secagg.privacy.ledger import PrivacyLedger
+from secagg.privacy.settings import Privacy
 from secagg.rounds import Round
 from secagg.server import Server
 from secagg.session import CountedCoverage, Session
@@ -31,6 +34,9 @@ __all__ = [
     "Layout",
     "Ledger",
     "Params",
+    "Privacy",
+    "PrivacyBudget",
+    "PrivacyLedger",
     "Provenance",
     "Result",
     "Round",

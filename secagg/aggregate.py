@@ -12,6 +12,7 @@ from secagg import encoding
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from secagg.privacy.events import Event
     from secagg.release import Plan
 
 
@@ -43,6 +44,11 @@ class Aggregate:
             return np.divide(self.sum, self.weight, out=np.full_like(self.sum, np.nan), where=self.weight > 0)
 
     @property
+    def event(self) -> Event | None:
+        """What this session was to whoever accounts for privacy (``PrivacyLedger.record``); see ``Plan.event``."""
+        return self.plan.event(self.survivors)
+
+    @property
     def smallest_group(self) -> int:
         """Fewest survivors in any released sum."""
         return int(self.plan.survivors_coverage(self.survivors).min())
@@ -54,11 +60,8 @@ def decode(plan: Plan, survivors: tuple[int, ...], integers: NDArray[np.int64]) 
     values, slots = integers[: plan.released_count], integers[plan.released_count :]
     unit = params.max_weight if plan.session.weighted else 1.0
     weight, total = _denominators(plan, survivors, slots)
-    scale = np.concatenate(
-        [np.full(tensor.size, params.range_of(tensor.name) / params.magnitude) for tensor in layout.tensors]
-    )
     sums = np.full(layout.size, np.nan)
-    sums[plan.released] = values * scale[plan.released] * unit
+    sums[plan.released] = values * plan.steps * unit
     weights = np.zeros(layout.size)
     weights[plan.released] = weight * unit
     return Aggregate(plan, survivors, integers, sums, weights, total * unit)

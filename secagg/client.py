@@ -22,7 +22,6 @@ from secagg import dealing, declaration, encoding, masking, messages, transcript
 from secagg.errors import (
     SERVER,
     AgreementError,
-    KeyAgreementError,
     LayoutMismatchError,
     LocalProtocolError,
     ParameterError,
@@ -34,8 +33,9 @@ from secagg.errors import (
     UnmaskRefusedError,
 )
 from secagg.identity import Identity, NoIdentity, directory
-from secagg.keys import SEED_BYTES, KeyPair, check_public
+from secagg.keys import SEED_BYTES, KeyPair
 from secagg.prg import hedged
+from secagg.relayed import members_of, refuse_declarations
 from secagg.release import Plan
 from secagg.states import Advertised, Agreed, Done, HeldShares, Masked, Shared, Start
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from secagg.declaration import Declaration
     from secagg.ledger import Ledger
+    from secagg.privacy.events import Event
     from secagg.session import Session
     from secagg.states import State
 
@@ -73,6 +74,10 @@ def _blames_server(
 
 class Client:
     """One client in one session.
+
+    With differential privacy, ``event`` is what a ``PrivacyLedger`` of its own records in the end: what the session
+    costs it once the masked vector is sent, if as many drop out as are tolerated; and once it has answered the last
+    round, what it costs with those who survived. Before it is None.
 
     Args:
         id: Its number: the same for everybody who speaks of it, from 0 to 2^63 - 1.
@@ -104,6 +109,7 @@ class Client:
         self.id = id
         self.session = session
         self.clipped_share = 0.0
+        self.event: Event | None = None
         self._entropy = hedged(entropy, session.digest, transcript.id_bytes(id))
         self._ledger = ledger
         self._state: State = Start()
@@ -154,7 +160,7 @@ class Client:
         """
         state = self._in(Advertised)
         message = self._read(roster, messages.Roster)
-        members = _members(message)
+        members = members_of(message)
         mine = members.get(self.id)
         if mine is None or (mine.masking_key, mine.transport_key) != (state.masking.public, state.transport.public):
             raise UnknownClientError("the roster does not list this client with its keys")
@@ -214,6 +220,7 @@ class Client:
         Raises:
             LocalProtocolError: Not the turn for it.
             InputError: NaN, infinity, a value out of range, or another layout.
+            ParameterError: The grid of ``privacy.ring_bits`` cannot carry the noise.
             ShareError: A share does not open, or contradicts its commitment; ``culprits`` names the dealer.
             SignatureError: Somebody did not sign the keys that this client saw, its declaration or its shares.
             RemoteProtocolError: The message is malformed, or misrepresents this client.
@@ -228,7 +235,7 @@ class Client:
         if strangers := set(participants).difference(state.roster):
             raise UnknownClientError(f"the server relays clients that advertised no keys: {sorted(strangers)}")
         if self.session.mode == "uniform":
-            _refuse_declarations(message.participants)
+            refuse_declarations(message.participants)
         self._check_signed(
             participants, message.signatures, lambda id_: transcript.says_first(state.h1, participants[id_])
         )
@@ -236,7 +243,9 @@ class Client:
         held = self._open(state, message, neighbours)
         plan = Plan(self.session, state.topology.needed, message.participants)
         encoding.check_update(self.session.layout, self.session.params, update, state.own)
-        integers, clipped_share = encoding.encode_update(plan, self.id, update, state.own, state.weight)
+        integers, clipped_share = encoding.encode_update(
+            plan, self.id, update, state.own, state.weight, entropy=self._entropy
+        )
         h2 = transcript.h2(state.h1, message.participants)
         hidden = self._mask(state, plan, integers, h2, neighbours)
         check = b"".join(number.to_bytes(8, "little") for number in hidden.checks)
@@ -245,6 +254,7 @@ class Client:
         if self._ledger is not None:
             self._ledger.send(self.session)
         self.clipped_share = clipped_share
+        self.event = plan.event()
         self._state = Masked(
             plan=plan, graph=state.graph, topology=state.topology, h2=h2, own_share=state.own_share, held=held
         )
@@ -308,6 +318,7 @@ class Client:
             if not agreed:
                 self._ledger.agree(state.plan, survivors)
             self._ledger.settle(self.session.id)
+        self.event = state.plan.event(survivors)
         answer = messages.Unmask(self.session.id, self.id, tuple(share for _, share in sorted(shares, key=_first)))
         self._state = Done()
         return messages.encode(answer)
@@ -422,24 +433,6 @@ class Client:
             key = masking.pairwise_key(state.agreed[term.peer], h2, self.id, term.peer)
             hidden.apply(masking.MaskKey(term.sign, key, plan.overlap(self.id, term.peer)))
         return hidden
-
-
-def _members(roster: messages.Roster) -> dict[int, messages.Member]:
-    """The roster by id, after checking its order, its keys, and that no key appears twice."""
-    members = messages.by_id(roster.members)
-    for member in roster.members:
-        check_public(member.masking_key)
-        check_public(member.transport_key)
-    keys = [key for member in roster.members for key in (member.masking_key, member.transport_key)]
-    if len(set(keys)) != len(keys):
-        raise KeyAgreementError("the roster holds a public key twice")
-    return members
-
-
-def _refuse_declarations(participants: tuple[messages.Participant, ...]) -> None:
-    odd = [p.id for p in participants if p.declaration != declaration.FULL or p.weight_bucket is not None]
-    if odd:
-        raise UnexpectedMessageError(f"a uniform session declares no masks and no weights, but clients {odd} do")
 
 
 def _first(pair: tuple[int, object]) -> int:

@@ -53,6 +53,7 @@ def bit_params(params: Params) -> Params:
         weighting="hidden",
         exact_denominators=False,
         participation=0.0,
+        privacy=None,
     )
 
 

@@ -9,6 +9,7 @@ mean is within ``n * step / (2 * W)`` of the mean under the rounded weights: wit
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from secagg.errors import LayoutMismatchError, NotFiniteError, OutOfRangeError, WeightError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -87,14 +88,20 @@ def check_update(layout: Layout, params: Params, update: Mapping[str, ArrayLike]
         if not (math.isfinite(low) and math.isfinite(high)):
             raise NotFiniteError(f"{tensor.name} holds NaN or infinity")
         limit = params.range_of(tensor.name)
-        if params.out_of_range == "refuse" and max(-low, high) > limit:
+        if params.privacy is None and params.out_of_range == "refuse" and max(-low, high) > limit:
             raise OutOfRangeError(
                 f"{tensor.name} holds a value beyond value_range {limit:g}: raise it, or set out_of_range='saturate'"
             )
 
 
 def encode_update(
-    plan: Plan, client: int, update: Mapping[str, ArrayLike], own: NDArray[np.bool_], weight: int | None
+    plan: Plan,
+    client: int,
+    update: Mapping[str, ArrayLike],
+    own: NDArray[np.bool_],
+    weight: int | None,
+    *,
+    entropy: Callable[[int], bytes] = os.urandom,
 ) -> tuple[NDArray[np.int64], float]:
     """The integers that a client contributes, before masking.
 
@@ -104,13 +111,18 @@ def encode_update(
         update: Tensor name to values; checked by ``check_update``.
         own: Coordinates that the client holds; others that it has to send are sent as zero. (layout.size,) bool.
         weight: Encoded weight, or None where all weigh the same.
+        entropy: Source of the random bytes that differential privacy takes.
 
     Returns:
-        The client's places of the vector (int64), and the share of its own values that saturation clipped.
+        The client's places of the vector (int64), and the share of its own values that saturation clipped; with
+        differential privacy, 1 or 0: whether all of them were scaled down.
     """
     params, layout = plan.session.params, plan.session.layout
     held = np.zeros(layout.size, bool)
     held[plan.released] = plan.held(client)
+    if plan.shares is not None:
+        vector = np.concatenate([np.asarray(update[tensor.name], np.float64).reshape(-1) for tensor in layout.tensors])
+        return plan.shares.encode(np.where(own, vector, 0.0)[held], plan.held(client), entropy)
     encoded = np.empty(int(held.sum()), np.int64)
     clipped, start = 0, 0
     bound = float(params.magnitude if weight is None else weight)

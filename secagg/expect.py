@@ -16,7 +16,6 @@ from secagg.errors import ParameterError
 from secagg.identity import Directory, Identity
 from secagg.keys import SEED_BYTES, KeyPair
 from secagg.prg import KEY_BYTES
-from secagg.ring import Ring
 from secagg.session import ID_BYTES
 from secagg.topology import Topology, topology
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from secagg.messages import Message
     from secagg.params import Mode, Params
+    from secagg.ring import Ring
     from secagg.states import HeldShares
 
 TRIES = 5
@@ -101,7 +101,7 @@ def expect(params: Params, clients: int, coordinates: int, mode: Mode = "uniform
     if coordinates < 1:
         raise ParameterError(f"coordinates must be at least 1, not {coordinates}")
     wired = topology(params, mode, clients)
-    ring = Ring.holding(clients * params.magnitude)
+    ring = params.ring(clients)
     up, down = _messages(params, clients, wired, ring.nbytes(coordinates))
     client, server = _seconds(params, clients, wired, ring, coordinates)
     return Expectation(

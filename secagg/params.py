@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from secagg.errors import ParameterError
+from secagg.privacy.settings import Privacy
+from secagg.ring import Ring
 
 if TYPE_CHECKING:
     from secagg.expect import Expectation
@@ -59,6 +61,7 @@ class Params:
             ``share_threshold`` are both set, rounds may abort by chance more often than once in a million.
         security_bits: In a sparse graph, a client's secrets are at risk with probability below 2^-security_bits over
             the random choice of neighbours.
+        privacy: Differential privacy of the sums; None for none.
         adversary: ``"semi-honest"``: the server follows the protocol and remembers what it sees. ``"active"``: it may
             do anything; clients sign what they saw with identities that they pinned to each other.
 
@@ -79,6 +82,7 @@ class Params:
     share_threshold: int | None = None
     neighbours: int | None = None
     security_bits: int = 40
+    privacy: Privacy | None = None
     adversary: Adversary = "semi-honest"
 
     def __post_init__(self) -> None:
@@ -101,6 +105,7 @@ class Params:
             and (self.neighbours or 0) % 2 == 0,
             "security_bits must be an integer from 20 to 128": _whole(self.security_bits, 20)
             and self.security_bits <= 128,
+            "privacy must be a Privacy, or None": self.privacy is None or isinstance(self.privacy, Privacy),
             f"out_of_range must be one of {get_args(OutOfRange)}": self.out_of_range in get_args(OutOfRange),
             f"weighting must be one of {get_args(Weighting)}": self.weighting in get_args(Weighting),
             f"adversary must be one of {get_args(Adversary)}": self.adversary in get_args(Adversary),
@@ -151,8 +156,11 @@ class Params:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 over every setting."""
-        text = repr(sorted(asdict(self).items()))
+        """SHA-256 over every setting; ``privacy`` adds nothing where there is none."""
+        settings = asdict(self)
+        if self.privacy is None:
+            del settings["privacy"]
+        text = repr(sorted(settings.items()))
         return hashlib.sha256(b"secagg params" + text.encode()).digest()
 
     def range_of(self, tensor: str) -> float:
@@ -185,6 +193,14 @@ class Params:
         if every corrupt client agrees to both.
         """
         return (clients + self.corrupt) // 2 + 1 if self.active else 0
+
+    def ring(self, clients: int) -> Ring:
+        """The ring in which ``clients`` vectors are summed.
+
+        Raises:
+            ParameterError: Not even 64 bits suffice.
+        """
+        return Ring.holding(clients * self.magnitude) if self.privacy is None else self.privacy.ring
 
     def dropouts_tolerated(self, clients: int, needed: int) -> int:
         """D for ``clients`` that completed ShareKeys: at most ``max_dropouts``, and ``needed`` clients are left."""

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from secagg import declaration
+from secagg.declaration import Provenance
 from secagg.errors import CoverageError, TooFewClientsError, UnmaskRefusedError
-from secagg.ring import Ring
+from secagg.privacy.events import NonPrivate
+from secagg.privacy.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from secagg.declaration import Declaration
     from secagg.messages import Participant
+    from secagg.privacy.events import Event
     from secagg.session import Session
 
 Slots = Literal["none", "total", "groups", "coordinates"]
@@ -72,7 +75,8 @@ class Plan:
         self.released = self.coverage >= self.required
         if not self.released.any():
             raise CoverageError(self.explain_withheld(f"use {self._other_mode}"))
-        self.ring = Ring.holding(n * params.magnitude)
+        self.shares = self._noise_shares()
+        self.ring = params.ring(n)
         self._check_groups()
 
     @property
@@ -118,6 +122,19 @@ class Plan:
             groups.setdefault(np.packbits(self.held(client)).tobytes(), []).append(client)
         return tuple(tuple(group) for group in groups.values())
 
+    @cached_property
+    def steps(self) -> NDArray[np.float64]:
+        """What one step of the integers is worth at each released coordinate, (released_count,) float64."""
+        params, tensors = self.session.params, self.session.layout.tensors
+        if self.shares is not None:
+            return np.full(self.released_count, 1 / self.shares.scale)
+        steps = [params.range_of(tensor.name) / params.magnitude for tensor in tensors]
+        return np.repeat(steps, [tensor.size for tensor in tensors])[self.released]
+
+    def largest_sum(self, survivors: int) -> int:
+        """The largest magnitude of an integer in the sums over so many clients that computed rightly."""
+        return self.ring.largest if self.shares is not None else survivors * self.session.params.magnitude
+
     def held(self, client: int) -> NDArray[np.bool_]:
         """Which released coordinates a client sends: all in uniform mode. (released_count,) bool."""
         return self._held(self._declaration(client))
@@ -159,6 +176,27 @@ class Plan:
             alive = set(survivors)
             if min(len(alive.intersection(group)) for group in self.groups) < floor:
                 raise UnmaskRefusedError(f"a weight slot has fewer than {floor} surviving holders")
+
+    def event(self, survivors: Sequence[int] | None = None) -> Event | None:
+        """What the session is to whoever accounts for privacy (``PrivacyLedger.record``); None without ``privacy``.
+
+        It has no guarantee where it depends on data beyond what the noise covers: on declarations that were computed
+        from data, or on counts.
+
+        Args:
+            survivors: Clients in the sums. Default: the fewest that are tolerated, wherever that hurts most.
+        """
+        if self.shares is None:
+            return None
+        if self.session.counted is not None:
+            return NonPrivate(reason="what is released was decided by counts without noise")
+        if any(one.declaration.provenance is Provenance.DATA for one in self.participants.values()):
+            return NonPrivate(reason="masks were computed from data, and everybody sees them")
+        if survivors is None:
+            return self.shares.event(self.shares.coverage - self.dropouts)
+        if self.session.mode == "uniform":
+            return self.shares.event(np.full(self.released_count, len(survivors)))
+        return self.shares.event(self.survivors_coverage(survivors))
 
     def explain_withheld(self, *remedies: str) -> str:
         """Why the least covered layer is withheld, and what frees it."""
@@ -202,6 +240,14 @@ class Plan:
         missing = len(counted.clients.difference(self.clients))
         least: NDArray[np.int32] = np.maximum(counted.least - np.int32(missing), 0)
         return least
+
+    def _noise_shares(self) -> Shares | None:
+        """Noise for differential privacy; in a uniform session everybody sends every released coordinate."""
+        params, n, count = self.session.params, len(self.clients), self.released_count
+        if params.privacy is None:
+            return None
+        senders = np.full(count, n) if self.session.mode == "uniform" else self.coverage[self.released]
+        return Shares(params.privacy, n, senders, self.dropouts, params.corrupt)
 
     def _check_groups(self) -> None:
         if self.slots != "groups":

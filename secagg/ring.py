@@ -49,9 +49,14 @@ class Ring:
             ParameterError: Not even 64 bits suffice.
         """
         for bits in sorted(_word_of_bits):
-            if largest <= (1 << (bits - 1)) - 1:
-                return cls(bits)
+            if largest <= (ring := cls(bits)).largest:
+                return ring
         raise ParameterError("the sum would overflow 64 bits: lower levels")
+
+    @property
+    def largest(self) -> int:
+        """The largest integer that has an element of its own, and its negative too."""
+        return (1 << (self.bits - 1)) - 1
 
     @property
     def dtype(self) -> np.dtype[Any]:

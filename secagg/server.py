@@ -413,7 +413,7 @@ class Server:
         for mask in left:
             total.apply(mask)
         integers = total.ring.centred(total.vector)
-        bound = len(self._survivors) * self.session.params.magnitude
+        bound = self._plan.largest_sum(len(self._survivors))
         if masking.checksums(integers, self._h2) != total.checks or integers.max() > bound or integers.min() < -bound:
             raise ChecksumError("the sums contradict their checksum: a client computed wrongly, nothing is released")
         self._outcome = decode(self._plan, self._survivors, integers)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from secagg.layout import Layout
     from secagg.ledger import Ledger
     from secagg.params import Mode
+    from secagg.privacy.settings import Privacy
 
     Masks = Mapping[Any, Any]
     EntropyOf = Callable[[int | None], Callable[[int], bytes]]
@@ -43,7 +44,8 @@ class Stats:
         download_bytes: Client to bytes that it received.
         seconds: Role and stage (``"client masked_input"``) to seconds of computation, all clients together.
         dropouts: Client to the last stage that it completed, for those that dropped out.
-        clipped_share: Client to the share of its values that ``out_of_range="saturate"`` clipped.
+        clipped_share: Client to the share of its values that ``out_of_range="saturate"`` clipped; with ``privacy``, 1
+            where the whole update was scaled down, else 0. Known to the client alone: no noise covers it.
     """
 
     upload_bytes: Mapping[Hashable, int]
@@ -147,6 +149,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     model_root: bytes = b"",
     ledgers: Mapping[Any, Ledger] | None = None,
     fallback: float | None = None,
+    privacy: Privacy | None = None,
     observe: Callable[[bytes], None] = lambda _: None,
 ) -> Result:
     """Plays a whole secure aggregation in memory, every message encoded and decoded as on a network.
@@ -168,6 +171,8 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         ledgers: Client to what it remembers of its sessions, for those that do. Ledgers know clients by their place in
             ``deltas``, so keep it from call to call. The counting session is not remembered.
         fallback: What to put into ``mean`` and ``sum`` where a coordinate is withheld, instead of NaN.
+        privacy: Differential privacy, if ``params`` do not say so already; ``result.aggregate.event`` is what a
+            ``PrivacyLedger`` records.
         observe: Called with every message on the wire.
 
     Raises:
@@ -176,6 +181,8 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         AbortError: Too many dropouts, too little coverage, or a client's ledger refuses.
     """
     params = params or Params()
+    if privacy is not None:
+        params = replace(params, privacy=privacy)
     mode = _mode(mode, masks)
     if not deltas:
         raise InputError("deltas holds no client")

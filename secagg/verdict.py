@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from secagg.declaration import FULL, Provenance
+from secagg.privacy.events import NonPrivate
+from secagg.privacy.ledger import PrivacyLedger
 
 if TYPE_CHECKING:
     from secagg.aggregate import Aggregate
+    from secagg.privacy.events import Event
+    from secagg.privacy.settings import Privacy
 
 
 def verdict(aggregate: Aggregate) -> str:
@@ -28,6 +32,8 @@ def verdict(aggregate: Aggregate) -> str:
         share = f"{withheld:.1%}" if withheld >= 0.001 else "less than 0.1%"
         parts.append(f"{share} of the coordinates are withheld")
     parts.append(_masks(aggregate))
+    if params.privacy is not None and aggregate.event is not None:
+        parts.append(_privacy(params.privacy, aggregate.event))
     if session.weighted:
         parts.append(_weights(aggregate))
     return ", ".join(parts) + ", and nothing else about any client; a client that lies inside the range is not noticed."
@@ -44,6 +50,18 @@ def _masks(aggregate: Aggregate) -> str:
         return "no mask"
     from_data = sum(one.provenance is Provenance.DATA for one in declared)
     return "every client's mask" + (f" ({from_data} of them computed from data)" if from_data else "")
+
+
+def _privacy(privacy: Privacy, event: Event) -> str:
+    """What the noise promises in this session alone; the neighbours are those of ``Privacy``."""
+    if isinstance(event, NonPrivate):
+        return f"with {privacy.mechanism} noise but no guarantee ({event.reason})"
+    ledger = PrivacyLedger()
+    ledger.record(event)
+    return (
+        f"with {privacy.mechanism} noise: client-level differential privacy (one update or zero in its place) of "
+        f"epsilon {ledger.epsilon(privacy.delta):.3g} at delta {privacy.delta:g} for this session"
+    )
 
 
 def _weights(aggregate: Aggregate) -> str:

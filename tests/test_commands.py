@@ -89,6 +89,36 @@ def test_a_run_alone_is_not_compared_with_a_baseline(tmp_path: Path, capsys: pyt
     assert all(f"{which} of 20" in " ".join(said.split()) for which in ("slowest", "median", "fastest"))
 
 
+PRIVATE = ("--params", "max_dropouts=1", "--aggregation", "uniform", "--epsilon", "20", "--clip", ".5")
+
+
+def test_a_private_run_tells_what_it_spent_in_the_table_and_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("run", "fedavg", *TINY, *PRIVATE, "--rounds", "2", "--out", str(tmp_path))
+    assert "Epsilon" in printed(capsys, *run)
+    told = json.loads(printed(capsys, *run, "--format", "json"))
+    # Nobody dropped out of four in five rounds for which the noise was sized.
+    assert 15 < told["summary"]["at_end"]["epsilon"] < 20
+    assert told["setup"]["params"]["privacy"]["clip"] == 0.5
+    spent = [json.loads(line)["details"]["epsilon"] for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert spent[0] < spent[1] == told["summary"]["at_end"]["epsilon"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("fedavg", "--warm-up", "1"), "set warm_up to 0 with epsilon"),
+        (("fluid", "--aggregation", "plain"), "releases more than noisy sums of updates"),
+        (("fedavg", "--epsilon", ".001"), "raise epsilon or delta, or lower rounds"),
+    ],
+)
+def test_a_private_run_that_cannot_be_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: Sequence[str], said: str
+) -> None:
+    assert said in refused(capsys, ("run", *TINY, *PRIVATE, "--rounds", "2", "--out", str(tmp_path), *given))
+
+
 def test_an_interrupted_run_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

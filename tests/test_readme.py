@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
-def test_the_readme_has_a_loop_and_a_preflight() -> None:
-    assert len(BLOCKS) == 2
+def test_the_readme_has_a_loop_a_preflight_and_a_budget() -> None:
+    assert len(BLOCKS) == 3
 
 
 def test_the_loop_trains_under_encryption(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +35,12 @@ def test_the_preflight_names_the_setting_that_frees_what_is_withheld(capsys: pyt
     output = capsys.readouterr().out
     assert re.search(r"fc2 +least coverage +5 +withheld 2 of 4", output)
     assert "max_dropouts=2 would release everything" in output
+
+
+def test_the_budget_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(BLOCKS[2], "README.md", "exec"), {})  # noqa: S102 - our own README
+    (spent,) = re.findall(r"epsilon spent ([\d.]+)", capsys.readouterr().out)
+    assert 4 < float(spent) < 8
 
 
 def test_the_readme_loop_is_the_example() -> None:

@@ -156,7 +156,7 @@ EQUAL_KEYS = Attack(
     session=session(adversary="active", corrupt=2, max_dropouts=0),
     play=_equal_keys,
     weakness=(
-        Weakness(client, "_members", _members_with_equal_keys),
+        Weakness(client, "members_of", _members_with_equal_keys),
         Weakness(masking, "pairwise_key", _pairwise_key_without_ids),
     ),
 )

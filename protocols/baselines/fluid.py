@@ -92,6 +92,8 @@ class Fluid(SubmodelSystem):
 
     settings: FluidSettings
 
+    accounts = False  # the server reads single updates
+
     def __init__(
         self,
         federation: Federation,

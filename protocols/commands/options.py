@@ -57,10 +57,25 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
     parser.add_argument(
         "--params", action="append", default=[], metavar="NAME=VALUE", help="change the sessions: min_cohort=5"
     )
+    _add_privacy(parser)
     parser.add_argument(
         "--device", default="cpu", metavar="NAME", help="where PyTorch trains: cpu, cuda (default: cpu)"
     )
     parser.add_argument("--format", choices=("table", "json"), default="table", help="what to print (default: table)")
+
+
+def _add_privacy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--epsilon", type=float, metavar="E", help="differential privacy of a client in all rounds")
+    parser.add_argument("--delta", type=float, default=1e-5, metavar="D", help="of epsilon (default: 1e-05)")
+    parser.add_argument(
+        "--clip", type=float, default=1.0, metavar="C", help="with epsilon: largest norm of an update (default: 1)"
+    )
+    parser.add_argument(
+        "--mechanism", choices=("skellam", "discrete-gaussian"), default="skellam", help="with epsilon: the noise"
+    )
+    parser.add_argument(
+        "--ring-bits", type=int, choices=(16, 24, 32, 64), default=24, help="with epsilon: of a value (default: 24)"
+    )
 
 
 def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
@@ -84,8 +99,14 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
         check=arguments.check,
         training=pairs("--training", arguments.training),
         params=pairs("--params", arguments.params),
+        privacy=_privacy(arguments),
         **settings,
     )
+
+
+def _privacy(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("epsilon", "delta", "clip", "mechanism", "ring_bits")
+    return {} if arguments.epsilon is None else {name: getattr(arguments, name) for name in names}
 
 
 def place_of(arguments: argparse.Namespace) -> Place:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from protocols.experiments.markdown import costs, legend, personal, results, times, trips
+from protocols.results import LostRound
 from protocols.simulation.profiles import outline, profile
 from secagg.errors import SecAggError
 
@@ -45,13 +46,17 @@ def bars(totals: Mapping[str, int]) -> Iterator[Tell]:
         tasks = {label: progress.add_task(label, total=total, said="", start=False) for label, total in totals.items()}
 
         def tell(label: str, _seed: int, outcome: Outcome) -> None:
-            accuracy = getattr(outcome, "accuracy", None)
             progress.start_task(tasks[label])
-            progress.update(
-                tasks[label], advance=1, said="round lost" if accuracy is None else f"accuracy {accuracy:.1%}"
-            )
+            progress.update(tasks[label], advance=1, said=_said(outcome))
 
         yield tell
+
+
+def _said(outcome: Outcome) -> str:
+    if isinstance(outcome, LostRound):
+        return "round lost"
+    spent = outcome.details.get("epsilon")
+    return f"accuracy {outcome.accuracy:.1%}" + ("" if spent is None else f", epsilon {spent:.2f}")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ MEANINGS = {
     "Accuracy %": "on the test set, over a run's last rounds, ± deviation between seeds",
     "Less baseline": "in points, ± 95 % interval over paired seeds",
     "In equal time %": "when the first system had finished, over the time that its last rounds took",
+    "Epsilon": "the most that any client has spent by the end, at the delta of the settings",
     "Round s": "simulated; of an asynchronous system, from one evaluation to the next",
     "Speed-up": "1 - T'/T of the baseline's rounds",
     "If stragglers kept up": "speed-up of the baseline with stragglers as fast as the slowest of the others",
@@ -52,12 +53,15 @@ def results(rows: Sequence[Row], *, stragglers_only: bool) -> Columns:
         "Less baseline": ["" if row is rows[0] else spread(row.gain, margin=True) for row in rows],
         "In equal time %": [spread(row.accuracy_in_time) for row in rows],
         "Less baseline in time": ["" if row is rows[0] else spread(row.gain_in_time, margin=True) for row in rows],
+        "Epsilon": [_number(row.at_end.get("epsilon"), "{:.2f}") for row in rows],
         "Round s": [f"{row.round_seconds:.3f}" for row in rows],
         "Speed-up": [f"{row.speed_up:.1%}" for row in rows],
         "If stragglers kept up": [f"{row.bound:.1%}" for row in rows],
     }
-    hidden = set(columns) - {"Accuracy %", "Round s"} if alone else set()
-    return _without(columns, hidden if stragglers_only else hidden | {"If stragglers kept up"})
+    hidden = set(columns) - {"Accuracy %", "Epsilon", "Round s"} if alone else set()
+    hidden |= set() if stragglers_only else {"If stragglers kept up"}
+    hidden |= {"Epsilon"} if set(columns["Epsilon"]) == {"-"} else set()
+    return _without(columns, hidden)
 
 
 def times(rows: Sequence[Row]) -> Columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations of these records
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -22,6 +22,7 @@ from protocols.simulation.profiles import profile, table
 from pruning.units import find_units
 from secagg.errors import ParameterError
 from secagg.params import Mode, Params
+from secagg.privacy.budget import PrivacyBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +72,8 @@ class Setup:
         labels_per_client: Of the partition by few labels: how many different labels each client has.
         training: Fields of ``Training`` that differ from the task's.
         params: Fields of ``Params`` that differ from the task's and the defaults.
+        privacy: Fields of ``PrivacyBudget`` for all rounds together, ``epsilon`` among them; none for no differential
+            privacy.
         fine_tuning: Steps for which every client trains its model on when the run has ended, to be judged on its own
             test examples; 0 for no such judgement.
         seed: Decides everything else that is random.
@@ -99,6 +102,7 @@ class Setup:
     labels_per_client: int = 2
     training: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    privacy: Mapping[str, Any] = field(default_factory=dict)
     fine_tuning: int = 0
     seed: int = 0
 
@@ -115,6 +119,8 @@ class Setup:
             raise ParameterError(f"clients must be at least 2, not {self.clients}")
         if self.participants is not None and not 1 <= self.participants <= self.clients:
             raise ParameterError(f"participants must be from 1 to the {self.clients} clients, not {self.participants}")
+        if self.privacy and self.warm_up:
+            raise ParameterError("a warm-up would spend of the budget too: set warm_up to 0 with epsilon")
         if min(self.seed, self.fleet_seed) < 0:
             raise ParameterError(f"seed and fleet_seed must not be negative, but are {self.seed} and {self.fleet_seed}")
 
@@ -220,7 +226,7 @@ def resolved(setup: Setup, federation: Federation) -> dict[str, Any]:
         "mode": mode_of(setup),
         "partition": partition_of(setup),
         "training": asdict(federation.training),
-        "params": asdict(params_of(setup)),
+        "params": asdict(private_params_of(setup, federation.units.layout)),
         "watts": federation.watts,
         "model": {tensor.name: tensor.shape for tensor in federation.units.layout.tensors},
         "data": {"train": sum(map(len, parts)), setup.judge: len(test), "sha256": _digest([*parts, test])},
@@ -258,6 +264,33 @@ def params_of(setup: Setup) -> Params:
     return settings_from(Params(value_range=task(setup.dataset).value_range, levels=2**18, **own), setup.params)
 
 
+def private_params_of(setup: Setup, layout: Layout) -> Params:
+    """The same with the noise that the budget of a setup takes, if it has one.
+
+    Args:
+        setup: Whose.
+        layout: Of the updates.
+
+    Raises:
+        ParameterError: As ``params_of``, or the budget is too small.
+    """
+    params = params_of(setup)
+    if not setup.privacy:
+        return params
+    try:
+        budget = msgspec.convert(dict(setup.privacy), PrivacyBudget, strict=False)
+    except msgspec.ValidationError as error:
+        raise ParameterError(f"privacy: {error}") from None
+    privacy = budget.privacy(
+        params,
+        rounds=setup.rounds,
+        clients=setup.participants or setup.clients,
+        coordinates=layout.size,
+        mode=mode_of(setup),
+    )
+    return replace(params, privacy=privacy)
+
+
 def mode_of(setup: Setup) -> Mode:
     """The mode of a setup's sessions, or of those that it stands for.
 
@@ -285,7 +318,7 @@ def aggregator_of(setup: Setup, layout: Layout) -> Aggregator:
     kind, mode = system_kind(setup.system), mode_of(setup)
     if not kind.encrypts and setup.aggregation not in ("float", "plain"):
         raise ParameterError(f"{setup.system} reads every update: set aggregation to float or plain")
-    params = params_of(setup)
+    params = private_params_of(setup, layout)
     match setup.aggregation:
         case "float":
             return FloatMean(layout, mode, params.participation)

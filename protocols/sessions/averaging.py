@@ -17,6 +17,7 @@ import torch
 
 from protocols.aggregators import FLOAT_BYTES, FixedPoint, Uniform
 from pruning.masks import Mask
+from secagg.declaration import Provenance
 from secagg.errors import InputError, LayoutMismatchError, ParameterError
 from secagg.layout import Layout, Tensor
 from secagg.params import Params
@@ -53,6 +54,9 @@ class Averages:
     verdict: str
     length: int
     vector_bytes: int
+
+    provenance = Provenance.DATA
+    """What the numbers say something about."""
 
     def __repr__(self) -> str:
         return f"Averages({self.verdict!r})"
@@ -119,6 +123,7 @@ def average_params(params: Params, ranges: Mapping[str, float]) -> Params:
         weighting="hidden",
         exact_denominators=False,
         participation=0.0,
+        privacy=None,
     )
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from protocols.sessions.tally import tally
+from secagg.declaration import Provenance
 from secagg.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -135,7 +136,9 @@ def identify(
         if not (math.isfinite(time) and time > 0):
             raise InputError(f"client {client}: a time must be positive and finite", culprits=[client])
     bits = {client: bins.one_hot(time) for client, time in seconds.items()}
-    counted = tally(bits, params=params, dropouts=dropouts, seed=seed, encrypted=encrypted)
+    counted = tally(
+        bits, params=params, dropouts=dropouts, seed=seed, encrypted=encrypted, provenance=Provenance.DEVICE
+    )
     return Identified(
         stragglers=tuple(one for one in counted.clients if decide(bins.bin_of(seconds[one]), counted.counts, share)),
         deadline=float(bins.edges[slowest_of_the_rest(counted.counts, share)]),

@@ -18,6 +18,7 @@ import torch
 
 from protocols.aggregators import FixedPoint, Uniform
 from secagg.counts import bit_params
+from secagg.declaration import Provenance
 from secagg.errors import InputError, LayoutMismatchError
 from secagg.layout import Layout, Tensor
 from secagg.params import Params
@@ -43,6 +44,7 @@ class Tally:
         download_bytes: Client to bytes that it received.
         seconds: Role and stage to seconds of computation, all clients together; empty without encryption.
         verdict: Who learned what, in a sentence.
+        provenance: What the bits say something about.
     """
 
     counts: NDArray[np.int64]
@@ -51,6 +53,7 @@ class Tally:
     download_bytes: Mapping[Client, int]
     seconds: Mapping[str, float]
     verdict: str
+    provenance: Provenance = Provenance.DATA
 
     @property
     def length(self) -> int:
@@ -68,6 +71,7 @@ def tally(
     dropouts: Dropouts | None = None,
     seed: bytes | None = None,
     encrypted: bool = True,
+    provenance: Provenance = Provenance.DATA,
 ) -> Tally:
     """Counts, for each of a few bits, the clients that set it.
 
@@ -78,6 +82,8 @@ def tally(
             not counted.
         seed: Makes the secrets of the session repeatable: for simulations, and a new one each session.
         encrypted: False counts the same in the clear, under the same thresholds.
+        provenance: What the bits say something about: counts carry no noise, so those of data are not differentially
+            private.
 
     Raises:
         InputError: No client, or no bit.
@@ -106,4 +112,5 @@ def tally(
         download_bytes=counted.download_bytes,
         seconds=counted.seconds,
         verdict=counted.verdict,
+        provenance=provenance,
     )

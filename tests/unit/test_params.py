@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from secagg.errors import ParameterError
 from secagg.explain import Explanation
 from secagg.params import MOST_LEVELS, Params
+from secagg.privacy.settings import Privacy
 
 BAD = [
     ("min_cohort", 1),
@@ -51,6 +52,7 @@ BAD = [
     ("neighbours", -2),
     ("security_bits", 19),
     ("security_bits", 129),
+    ("privacy", 1.0),
     ("adversary", "malicious"),
 ]
 
@@ -68,6 +70,7 @@ OTHER: dict[str, Any] = {
     "share_threshold": 2,
     "neighbours": 2,
     "security_bits": 60,
+    "privacy": Privacy(clip=1.0, noise_multiplier=1.0),
     "adversary": "active",
 }
 

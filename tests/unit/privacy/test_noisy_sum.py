@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from protocols.privacy.calibrate import LEAST, epsilon_after, noise_for
-from protocols.privacy.events import DiscreteGaussianSum, Event, Gaussian, SampledGaussian, SkellamSum
-from protocols.privacy.noisy_sum import Coverage, NoisySum, weakest
-from protocols.privacy.scale import ring_scale, rotated_ring_scale
-from protocols.privacy.sensitivity import Sensitivity, rounded_sensitivity
 from secagg.errors import InputError, ParameterError
+from secagg.privacy.calibrate import LEAST, epsilon_after, noise_for
+from secagg.privacy.events import DiscreteGaussianSum, Event, Gaussian, SampledGaussian, SkellamSum
+from secagg.privacy.noisy_sum import Coverage, NoisySum, weakest
+from secagg.privacy.scale import ring_scale, rotated_ring_scale
+from secagg.privacy.sensitivity import Sensitivity, rounded_sensitivity
 
 DELTA = 1e-5
 PUBLISHED = NoisySum(clients=100, dimension=2**20, clip=1.0, rotated=True, stds=4.0, beta=math.exp(-0.5))

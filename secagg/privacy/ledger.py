@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 import numpy as np
 
-from protocols.privacy.events import Event
-from protocols.privacy.rdp import ORDERS, epsilon_of, rdp, sampler_error
 from secagg.errors import InputError
+from secagg.privacy.events import Event
+from secagg.privacy.rdp import ORDERS, epsilon_of, rdp, sampler_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from protocols.privacy.calibrate import epsilon_after
-from protocols.privacy.events import Composed, DiscreteGaussianSum, Gaussian, NonPrivate, SampledGaussian, SkellamSum
-from protocols.privacy.ledger import PrivacyLedger
 from secagg.errors import InputError
+from secagg.privacy.calibrate import epsilon_after
+from secagg.privacy.events import Composed, DiscreteGaussianSum, Gaussian, NonPrivate, SampledGaussian, SkellamSum
+from secagg.privacy.ledger import PrivacyLedger
 
 DELTA = 1e-5
 SKELLAM = SkellamSum(l1=30, l2=10, variance=2500, dimension=9, sampler_error=1e-15)

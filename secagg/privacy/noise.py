@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 SMALLEST_STD, LARGEST_STD = 0.125, 2.0**18
 """Standard deviations on offer. The largest takes 3.5 million thresholds: 55 MB, and nine times as much to build."""
 
+TABLES_KEPT = 32
+"""Distributions whose table is kept at a time, 16 bytes a threshold; a session needs one for each class of coverage."""
+
 KEY_LENGTHS = (16, 32)
 _UNIFORM_BITS = 128
 _NEGLIGIBLE = 140
@@ -99,10 +102,11 @@ class _Tabulated(ABC):
     def total_variation(self) -> float:
         """Upper bound on the total-variation distance of one sampled value from the exact distribution.
 
-        That of independent values is at most the sum of theirs. A mechanism that is (epsilon, delta)-private with d
+        Known without the table, which has at most one threshold more than ``reach``. That of independent values is at
+        most the sum of theirs. A mechanism that is (epsilon, delta)-private with d
         exact values is (epsilon, delta + (1 + exp(epsilon)) * d * total_variation)-private with sampled ones.
         """
-        return math.ldexp(len(self.table) + 2, -_UNIFORM_BITS)
+        return math.ldexp(self.reach + 3, -_UNIFORM_BITS)
 
     def sample(self, count: int, key: bytes) -> NDArray[np.int64]:
         """Independent values, the same ones for the same key; (count,) int64.
@@ -124,6 +128,11 @@ class _Tabulated(ABC):
             negative = (low & np.uint64(1)).astype(np.int64)
             np.multiply(table.rank(high, low), 1 - 2 * negative, out=piece)
         return values
+
+    @property
+    @abstractmethod
+    def reach(self) -> int:
+        """The largest magnitude whose weight is computed."""
 
     @abstractmethod
     def weights(self) -> list[int]:
@@ -148,6 +157,11 @@ class Skellam(_Tabulated):
     def __post_init__(self) -> None:
         _check_variance(self.variance)
 
+    @property
+    def reach(self) -> int:
+        """The largest magnitude whose weight is computed."""
+        return _reach(self.variance)
+
     def weights(self) -> list[int]:
         """P(X = k) = exp(-v) I_k(v) by Miller's backward recurrence for the modified Bessel functions.
 
@@ -166,7 +180,7 @@ class Skellam(_Tabulated):
         numerator, denominator = float(self.variance).as_integer_ratio()
         outer, weight = 0, 1 << _SEED_BITS
         weights = [weight]
-        for k in range(_reach(self.variance), 0, -1):
+        for k in range(self.reach, 0, -1):
             outer, weight = weight, outer + weight * (2 * k * denominator) // numerator
             weights.append(weight)
         weights.reverse()
@@ -192,11 +206,16 @@ class DiscreteGaussian(_Tabulated):
         _check_variance(self.sigma * abs(self.sigma))  # a negative one stays negative
 
     @property
+    def reach(self) -> int:
+        """The largest magnitude whose weight is computed."""
+        return _reach(self.sigma**2)
+
+    @property
     def variance(self) -> float:
         """Variance of the distribution, in squared steps: a little less than ``sigma**2`` where sigma is small."""
         if self.sigma >= 4:  # the difference is below one part in 10^130
             return float(self.sigma**2)
-        squares = np.arange(_reach(self.sigma**2)) ** 2.0
+        squares = np.arange(self.reach) ** 2.0
         weights = np.exp(-squares / (2 * self.sigma**2))
         return float(2 * (squares @ weights) / (2 * weights.sum() - 1))
 
@@ -212,7 +231,7 @@ class DiscreteGaussian(_Tabulated):
         decay = _exp_minus(denominator**2, numerator**2)
         weight = 1 << _FRACTION_BITS
         weights = [weight]
-        for _ in range(_reach(self.sigma**2)):
+        for _ in range(self.reach):
             weight = weight * ratio >> _FRACTION_BITS
             ratio = ratio * decay >> _FRACTION_BITS
             weights.append(weight)
@@ -225,8 +244,8 @@ Noise: TypeAlias = Skellam | DiscreteGaussian
 def _check_variance(variance: float) -> None:
     if not SMALLEST_STD**2 <= variance <= LARGEST_STD**2:
         raise ParameterError(
-            f"noise needs a standard deviation from {SMALLEST_STD:g} to {LARGEST_STD:g} steps: lower levels, and with "
-            "them the scale of the encoding, if it is larger; raise them if it is smaller"
+            f"noise needs a standard deviation from {SMALLEST_STD:g} to {LARGEST_STD:g} steps, not "
+            f"{math.sqrt(max(0.0, variance)):g}: raise ring_bits if it is smaller, lower it if it is larger"
         )
 
 
@@ -248,7 +267,7 @@ def _exp_minus(numerator: int, denominator: int) -> int:
     return int(context.multiply(context.exp(exponent), Decimal(1 << _FRACTION_BITS)))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=TABLES_KEPT)
 def _table(noise: _Tabulated) -> Table:
     weights = noise.weights()
     total = 2 * sum(weights) - weights[0]

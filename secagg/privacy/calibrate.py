@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from protocols.privacy.rdp import epsilon_of, rdp, sampler_error
 from secagg.errors import ParameterError
+from secagg.privacy.rdp import epsilon_of, rdp, sampler_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from protocols.privacy.events import Event
+    from secagg.privacy.events import Event
 
 LEAST, MOST = 2.0**-20, 2.0**20
 """The noise multipliers that are looked at."""

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ive
 
-from protocols.privacy.calibrate import epsilon_after
-from protocols.privacy.events import (
+from secagg.errors import InputError, ParameterError
+from secagg.privacy.calibrate import epsilon_after
+from secagg.privacy.events import (
     Composed,
     DiscreteGaussianSum,
     Event,
@@ -22,8 +23,7 @@ from protocols.privacy.events import (
     SampledGaussian,
     SkellamSum,
 )
-from protocols.privacy.rdp import ORDERS, _binomial_moment, _moment, epsilon_of, rdp, sum_inflation
-from secagg.errors import InputError, ParameterError
+from secagg.privacy.rdp import ORDERS, _binomial_moment, _moment, epsilon_of, rdp, sum_inflation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

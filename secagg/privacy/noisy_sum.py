@@ -15,11 +15,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from protocols.privacy import calibrate
-from protocols.privacy.events import DiscreteGaussianSum, SkellamSum
-from protocols.privacy.scale import ring_scale, rotated_ring_scale
-from protocols.privacy.sensitivity import BETA, Sensitivity, rounded_sensitivity
 from secagg.errors import InputError, ParameterError
+from secagg.privacy import calibrate
+from secagg.privacy.events import DiscreteGaussianSum, SkellamSum
+from secagg.privacy.scale import ring_scale, rotated_ring_scale
+from secagg.privacy.sensitivity import BETA, Sensitivity, rounded_sensitivity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 Mechanism = Literal["skellam", "discrete-gaussian"]
 
 WIDEST_RING = 64
+
+LARGEST_SHARE = 2.0**16
+"""Standard deviation of a share, in integers, beyond which a finer grid is not used: a table to sample from has some 13
+thresholds for each integer of it, and rounding is far below the noise by then."""
 
 
 class Coverage(NamedTuple):
@@ -64,6 +68,7 @@ class NoisySum:
         mechanism: ``"skellam"`` or ``"discrete-gaussian"``: which noise.
         min_survivors: Fewest survivors of a round, m_min; below it clients must refuse to unmask. Default: all.
         colluders: Clients who may tell the server their noise.
+        smallest_class: Fewest honest survivors for whom shares are sized anywhere. Default: m_min - colluders.
         surplus: How many times the guaranteed variance some coordinate may carry, when nobody drops out; at least 1.
             Default: clients / (m_min - colluders). A class of small coverage may carry more.
         rotated: Whether vectors are rotated at random, so that no coordinate is large.
@@ -83,6 +88,7 @@ class NoisySum:
     mechanism: Mechanism = "skellam"
     min_survivors: int | None = None
     colluders: int = 0
+    smallest_class: int | None = None
     surplus: float | None = None
     rotated: bool = False
     beta: float = BETA
@@ -114,6 +120,13 @@ class NoisySum:
         Raises:
             ParameterError: The ring cannot hold a sum over so many clients.
         """
+        scale = self._ring_scale(noise_multiplier)
+        if noise_multiplier == 0:
+            return scale
+        smallest = self.honest if self.smallest_class is None else self.smallest_class
+        return min(scale, LARGEST_SHARE * math.sqrt(smallest) / (noise_multiplier * self.clip))
+
+    def _ring_scale(self, noise_multiplier: float) -> float:
         surplus = self.clients / self.honest if self.surplus is None else self.surplus
         if self.rotated:
             return rotated_ring_scale(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from protocols.privacy.events import (
+from secagg.errors import InputError, ParameterError
+from secagg.privacy.events import (
     Composed,
     DiscreteGaussianSum,
     Gaussian,
@@ -20,12 +21,11 @@ from protocols.privacy.events import (
     SampledGaussian,
     SkellamSum,
 )
-from secagg.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from protocols.privacy.events import Event
+    from secagg.privacy.events import Event
 
     Curve: TypeAlias = NDArray[np.float64]
 
