@@ -91,7 +91,7 @@ def _of_client(system: System, checkpoint: Checkpoint, client: Client, steps: in
 
 def _trained(setup: Federation, model: nn.Module, mask: Mask, client: Client, steps: int) -> nn.Module:
     trained = copy.deepcopy(model)
-    training = replace(setup.training, steps=steps, proximal=0.0)
+    training = replace(setup.training, steps=steps, proximal=0.0, sample_level=None)  # it stays there
     with held_by(mask, trained):
         training.train(trained, setup.examples[client], number(setup.seed, "fine-tuning", setup.fleet.number(client)))
     return trained

@@ -53,6 +53,8 @@ class SparseSystem(SynchronousSystem):
     _means: Mapping[str, torch.Tensor]
     _before: Vector
 
+    accounts = False  # gradients are summed without noise
+
     def __init__(
         self,
         federation: Federation,

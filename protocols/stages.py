@@ -11,12 +11,13 @@ import torch
 
 from protocols.aggregated import add_step
 from protocols.fetch import leaves_for
-from protocols.randomness import number
+from protocols.randomness import number, session_seed
 from protocols.round import Stage
 from protocols.training import with_state
 from pruning.sparse import held_by
 from pruning.submodel import extract, gather, scatter
 from secagg.errors import InputError
+from secagg.prg import SeededEntropy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,7 +136,8 @@ class LocalTraining(Stage):
         model = copy.deepcopy(work.model)
         seed = number(self._seed, "training", context.number, self._number[work.client])
         with held_by(work.mask, model) if work.mask.kind == "coordinates" else nullcontext():
-            self._settings.train(model, self._examples[work.client], seed)
+            noise = SeededEntropy(session_seed("training", self._seed, context.number, self._number[work.client]))
+            self._settings.train(model, self._examples[work.client], seed, noise)
         return replace(work, model=model)
 
 

@@ -124,7 +124,7 @@ class SynchronousSystem(System):
             survivors=tuple(map(str, aggregated.survivors)),
             withheld_share=aggregated.withheld_share,
             difference=difference,
-            verdict=" Besides: ".join([aggregated.verdict, *(session.verdict for session in talk.sessions)]),
+            verdict=" Besides: ".join([aggregated.verdict, *(one.verdict for one in talk.sessions), *self._promised()]),
             details=details,
         )
         return result, after
@@ -133,15 +133,27 @@ class SynchronousSystem(System):
         """Charges a round to those whose updates are in it, and tells the most that any client has spent so far.
 
         What has no guarantee, such as masks from data, is charged to all who took part: they were seen before anybody
-        dropped out.
+        dropped out. So is training with private examples: all that is said of the trained models comes after it.
         """
-        if self.spending is None or aggregated.event is None:
+        if self.spending is None:
             return {}
-        event = aggregated.event
+        private = self.federation.training.private
+        if private is not None:
+            for client in work:
+                self.spending.record([client], private.event(len(self.federation.examples[client])))
+            return {"epsilon": self.spending.epsilon}
+        event = aggregated.event or NonPrivate(reason="updates were joined without noise")
         if any(session.provenance is Provenance.DATA for session in talk.sessions):
             event = NonPrivate(reason="clients conferred about their data in sessions without noise")
         self.spending.record(work if isinstance(event, NonPrivate) else aggregated.survivors, event)
         return {"epsilon": self.spending.epsilon}
+
+    def _promised(self) -> tuple[str, ...]:
+        """What training with private examples adds to the verdict."""
+        if self.spending is None or self.federation.training.sample_level is None:
+            return ()
+        spent = f"epsilon {self.spending.epsilon:.3g} at delta {self.spending.delta:g} so far"
+        return (f"each client's examples are differentially private (one, or no gradient of it), by DP-SGD: {spent}.",)
 
     def _lose(
         self,

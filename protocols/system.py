@@ -63,10 +63,12 @@ class System(ABC):
         self.aggregator = aggregator
         self.twin = twin
         self.measuring = Measuring(federation, aggregator, calibration or Calibration())
-        privacy = aggregator.privacy
+        privacy = aggregator.privacy or federation.training.sample_level
         self.spending = None if privacy is None else Spending(privacy.delta)
         if privacy is not None and not self.accounts:
-            raise ParameterError(f"{type(self).__name__} releases more than noisy sums of updates: leave out epsilon")
+            raise ParameterError(f"{type(self).__name__} releases more than noisy updates: leave out epsilon")
+        if aggregator.privacy is not None and federation.training.sample_level is not None:
+            raise ParameterError("privacy of clients and of examples are two budgets: choose one unit")
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from protocols.sample_level.training import PrivateTraining, SampleLevel
 from secagg.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 State: TypeAlias = Mapping[str, torch.Tensor]
 """Tensors by name: a model's, or an update's."""
@@ -86,9 +88,10 @@ class Training:
         proximal: What holds the model to where it starts: half of it, times the squared distance from there, is added
             to the loss (FedProx, T. Li et al., "Federated Optimization in Heterogeneous Networks", 2020). 0 adds
             nothing.
+        sample_level: Differential privacy of every example, by DP-SGD; None for none.
 
     Raises:
-        ParameterError: A setting outside its domain.
+        ParameterError: A setting outside its domain, or one that DP-SGD cannot have.
     """
 
     steps: int = 10
@@ -99,6 +102,7 @@ class Training:
     largest_gradient: float | None = None
     precision: Precision = "float32"
     proximal: float = 0.0
+    sample_level: SampleLevel | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
@@ -113,19 +117,34 @@ class Training:
             raise ParameterError(f"precision must be one of {get_args(Precision)}, not {self.precision!r}")
         if not 0 <= self.proximal < math.inf:
             raise ParameterError(f"proximal must be 0 or more, and finite, not {self.proximal}")
+        _ = self.private
 
-    def train(self, model: nn.Module, examples: Examples, seed: int) -> None:
+    @property
+    def private(self) -> PrivateTraining | None:
+        """The same with differential privacy of every example; None without ``sample_level``."""
+        return None if self.sample_level is None else PrivateTraining(training=self, privacy=self.sample_level)
+
+    def train(
+        self, model: nn.Module, examples: Examples, seed: int, entropy: Callable[[int], bytes] = os.urandom
+    ) -> None:
         """Trains a model in place, on the device that the examples are on.
 
-        The seed decides the batches and whatever else is random in the model.
+        Args:
+            model: What to train.
+            examples: On what.
+            seed: Decides the batches and whatever else is random in the model, but nothing that privacy rests on.
+            entropy: Source of random bytes for ``sample_level``, as ``PrivateTraining.train``.
         """
+        if self.private is not None:
+            self.private.train(model, examples, seed, entropy)
+            return
         home, low = _device_of(model), self.precision == "bfloat16"
         model.to(examples.device).train()
         if low:
             _lay_out(model, torch.channels_last)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in parameters] if self.proximal else []
-        optimiser = self._optimiser(parameters)
+        optimiser = self.optimiser_of(parameters)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for batch in self._batches(len(examples)):
@@ -142,7 +161,8 @@ class Training:
         _lay_out(model, torch.contiguous_format)
         model.to(home)
 
-    def _optimiser(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimiser_of(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new optimiser of these parameters, as the settings say."""
         if self.optimiser == "adam":
             return torch.optim.Adam(parameters, self.learning_rate, fused=True)
         return torch.optim.SGD(parameters, self.learning_rate, self.momentum)

@@ -105,11 +105,19 @@ def test_a_private_run_tells_what_it_spent_in_the_table_and_in_json(
     assert spent[0] < spent[1] == told["summary"]["at_end"]["epsilon"]
 
 
+def test_the_privacy_of_examples_is_another_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("run", "fedavg", *TINY, *PRIVATE, "--unit", "sample", "--rounds", "2", "--out", str(tmp_path))
+    told = json.loads(printed(capsys, *run, "--format", "json"))
+    assert 19.9 < told["summary"]["at_end"]["epsilon"] <= 20
+    assert told["setup"]["params"]["privacy"] is None
+    assert told["setup"]["training"]["sample_level"]["clip"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         (("fedavg", "--warm-up", "1"), "set warm_up to 0 with epsilon"),
-        (("fluid", "--aggregation", "plain"), "releases more than noisy sums of updates"),
+        (("fluid", "--aggregation", "plain"), "releases more than noisy updates"),
         (("fedavg", "--epsilon", ".001"), "raise epsilon or delta, or lower rounds"),
     ],
 )

@@ -65,10 +65,17 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
 
 
 def _add_privacy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--epsilon", type=float, metavar="E", help="differential privacy of a client in all rounds")
+    parser.add_argument("--epsilon", type=float, metavar="E", help="differential privacy over all rounds")
+    parser.add_argument(
+        "--unit", choices=("client", "sample"), default="client", help="of whom, or of what (default: client)"
+    )
     parser.add_argument("--delta", type=float, default=1e-5, metavar="D", help="of epsilon (default: 1e-05)")
     parser.add_argument(
-        "--clip", type=float, default=1.0, metavar="C", help="with epsilon: largest norm of an update (default: 1)"
+        "--clip",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="with epsilon: largest norm of an update, or of an example's gradient (default: 1)",
     )
     parser.add_argument(
         "--mechanism", choices=("skellam", "discrete-gaussian"), default="skellam", help="with epsilon: the noise"
@@ -100,6 +107,7 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
         training=pairs("--training", arguments.training),
         params=pairs("--params", arguments.params),
         privacy=_privacy(arguments),
+        unit=arguments.unit,
         **settings,
     )
 

@@ -13,11 +13,15 @@ import msgspec
 
 from protocols import datasets
 from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Secure, Uniform
+from protocols.central_noise import CentralNoise
 from protocols.datasets.division import Partition, divide
 from protocols.experiments.catalogue import system_kind
 from protocols.experiments.tasks import task
 from protocols.federation import Federation
 from protocols.randomness import generator
+from protocols.sample_level.clipping import check_suited
+from protocols.sample_level.cost import noise_for
+from protocols.sample_level.training import SampleLevel
 from protocols.simulation.profiles import profile, table
 from pruning.units import find_units
 from secagg.errors import ParameterError
@@ -25,19 +29,21 @@ from secagg.params import Mode, Params
 from secagg.privacy.budget import PrivacyBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from _typeshed import DataclassInstance
+    from torch import nn
 
     from protocols.simulation.calibration import Calibration
     from protocols.simulation.devices import Fleet
     from protocols.system import System
-    from protocols.training import Examples
+    from protocols.training import Examples, Training
     from secagg.layout import Layout
 
 Aggregation = Literal["float", "plain", "uniform", "mask-indexed"]
 Judge = Literal["test", "validation"]
+Unit = Literal["client", "sample"]
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
@@ -53,7 +59,7 @@ class Setup:
         settings: The settings of that system that differ from its defaults.
         dataset: What is learned, by its name in ``protocols.experiments.tasks``.
         aggregation: ``"uniform"`` or ``"mask-indexed"`` encrypted, ``"plain"`` the same fixed-point sums in the clear,
-            ``"float"`` the mean in floating point.
+            ``"float"`` the mean in floating point, where the server adds what noise there is.
         mode: Which of the two modes ``"plain"`` and ``"float"`` stand for; None for the system's own.
         check: Compare every encrypted sum with its twin in the clear.
         judge: On what every round is judged: the test set, or what clients set aside to choose settings by. The other
@@ -74,6 +80,8 @@ class Setup:
         params: Fields of ``Params`` that differ from the task's and the defaults.
         privacy: Fields of ``PrivacyBudget`` for all rounds together, ``epsilon`` among them; none for no differential
             privacy.
+        unit: Whose privacy it is: ``"client"``, by noise on the sums, or ``"sample"``, by DP-SGD on the clients, where
+            ``clip`` is that of one example's gradient.
         fine_tuning: Steps for which every client trains its model on when the run has ended, to be judged on its own
             test examples; 0 for no such judgement.
         seed: Decides everything else that is random.
@@ -103,6 +111,7 @@ class Setup:
     training: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     privacy: Mapping[str, Any] = field(default_factory=dict)
+    unit: Unit = "client"
     fine_tuning: int = 0
     seed: int = 0
 
@@ -111,6 +120,8 @@ class Setup:
             raise ParameterError(f"aggregation must be one of {get_args(Aggregation)}, not {self.aggregation!r}")
         if self.judge not in get_args(Judge):
             raise ParameterError(f"judge must be one of {get_args(Judge)}, not {self.judge!r}")
+        if self.unit not in get_args(Unit):
+            raise ParameterError(f"unit must be one of {get_args(Unit)}, not {self.unit!r}")
         if self.rounds < 1 or self.warm_up < 0:
             raise ParameterError("rounds must be at least 1, and warm_up at least 0")
         if self.fine_tuning < 0 or not (self.until is None or 0 < self.until < math.inf):
@@ -186,7 +197,7 @@ def federation_of(setup: Setup, place: Place | None = None) -> Federation:
         test=moved(pooled),
         tests={name: moved(part) for name, part in zip(fleet.names, own, strict=True) if part is not None},
         validation=moved(division.validation),
-        training=settings_from(learned.training, setup.training),
+        training=_training_of(setup, model, [len(part) for part in division.parts]),
         participants=setup.participants,
         deadline=setup.deadline,
         watts=learned.watts,
@@ -274,13 +285,11 @@ def private_params_of(setup: Setup, layout: Layout) -> Params:
     Raises:
         ParameterError: As ``params_of``, or the budget is too small.
     """
-    params = params_of(setup)
-    if not setup.privacy:
+    params, budget = params_of(setup), _budget_of(setup)
+    if budget is None or setup.unit == "sample":
         return params
-    try:
-        budget = msgspec.convert(dict(setup.privacy), PrivacyBudget, strict=False)
-    except msgspec.ValidationError as error:
-        raise ParameterError(f"privacy: {error}") from None
+    if setup.aggregation == "float":
+        return replace(params, privacy=budget.central(setup.rounds))
     privacy = budget.privacy(
         params,
         rounds=setup.rounds,
@@ -289,6 +298,33 @@ def private_params_of(setup: Setup, layout: Layout) -> Params:
         mode=mode_of(setup),
     )
     return replace(params, privacy=privacy)
+
+
+def _budget_of(setup: Setup) -> PrivacyBudget | None:
+    if not setup.privacy:
+        return None
+    try:
+        return msgspec.convert(dict(setup.privacy), PrivacyBudget, strict=False)
+    except msgspec.ValidationError as error:
+        raise ParameterError(f"privacy: {error}") from None
+
+
+def _training_of(setup: Setup, model: nn.Module, counts: Sequence[int]) -> Training:
+    """How clients train: with noise for the one that has the fewest examples, if these are to be private."""
+    training = settings_from(task(setup.dataset).training, setup.training)
+    budget = _budget_of(setup)
+    if budget is None or setup.unit == "client":
+        return training
+    check_suited(model)
+    noise_multiplier = noise_for(
+        budget.epsilon,
+        budget.delta,
+        setup.rounds,
+        sample_rate=min(1.0, training.batch_size / min(counts)),
+        steps=training.steps,
+    )
+    own = SampleLevel(clip=budget.clip, noise_multiplier=noise_multiplier, delta=budget.delta)
+    return replace(training, sample_level=own)
 
 
 def mode_of(setup: Setup) -> Mode:
@@ -321,7 +357,9 @@ def aggregator_of(setup: Setup, layout: Layout) -> Aggregator:
     params = private_params_of(setup, layout)
     match setup.aggregation:
         case "float":
-            return FloatMean(layout, mode, params.participation)
+            if params.privacy is None:
+                return FloatMean(layout, mode, params.participation)
+            return CentralNoise(layout, params.privacy, mode, params.participation)
         case "plain":
             return FixedPoint(layout, params, mode)
         case "uniform":

@@ -10,16 +10,13 @@ import numpy as np
 
 from secagg.errors import InputError, ParameterError
 from secagg.privacy import calibrate
-from secagg.privacy.events import Composed, Event, Gaussian, NonPrivate, SampledGaussian
+from secagg.privacy.events import Composed, Event, Gaussian, SampledGaussian
 from secagg.privacy.ledger import PrivacyLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Accountant = Literal["rdp", "prv"]
-
-LEAST_NOISE = 0.1
-"""The least noise multiplier that ``noise_for`` answers: with less, a step on all examples costs more than 50."""
 
 MOST_BY_PRV = 50.0
 """Beyond this epsilon by RDP, PRV is not asked: it would need gigabytes."""
@@ -63,15 +60,13 @@ def noise_for(epsilon: float, delta: float, rounds: int, *, sample_rate: float, 
         steps: A round.
 
     Returns:
-        The multiplier, at least ``LEAST_NOISE``.
+        The multiplier, at least ``LEAST_SAMPLED_MULTIPLIER``.
 
     Raises:
         ParameterError: A setting outside its domain, or no noise is enough.
     """
 
     def event(noise_multiplier: float) -> Event:
-        if noise_multiplier < LEAST_NOISE:
-            return NonPrivate(reason="less noise than is on offer")
         return SampledGaussian(sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=steps)
 
     return calibrate.noise_for(epsilon, delta, rounds, event)

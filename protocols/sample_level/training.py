@@ -28,8 +28,9 @@ import torch
 
 from protocols.sample_level.clipping import Gradients, check_suited, clipper
 from secagg.errors import InputError, ParameterError
-from secagg.prg import KEY_BYTES, PIECE, Stream
+from secagg.prg import KEY_BYTES, Stream
 from secagg.privacy.events import SampledGaussian
+from secagg.privacy.normal import normal, words
 from secagg.ring import Ring
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class SampleLevel:
         clip: Largest L2 norm of the gradient of one example, over all trained parameters; positive.
         noise_multiplier: Standard deviation of the noise on the sum of a step, over ``clip``. At 0 there is no noise,
             and no guarantee.
+        delta: At which epsilon is told, in (0, 1): well below one over the number of examples that there are.
         gradients: ``"hooks"`` computes the gradient of every example; ``"ghost"`` computes only their norms where it
             can, and then the gradient of a weighted loss: less memory where layers are wide, and two backward passes
             (X. Li et al., "Large Language Models Can Be Strong Differentially Private Learners", ICLR 2022). The step
@@ -66,6 +68,7 @@ class SampleLevel:
 
     clip: float = 1.0
     noise_multiplier: float = 1.0
+    delta: float = 1e-5
     gradients: Gradients = "hooks"
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class SampleLevel:
             raise ParameterError(f"clip must be positive and finite, not {self.clip}")
         if not 0 <= self.noise_multiplier < math.inf:
             raise ParameterError(f"noise_multiplier must be finite and not negative, not {self.noise_multiplier}")
+        if not 0 < self.delta < 1:
+            raise ParameterError(f"delta must be in (0, 1), not {self.delta}")
         if self.gradients not in get_args(Gradients):
             raise ParameterError(f"gradients must be one of {get_args(Gradients)}, not {self.gradients!r}")
 
@@ -137,7 +142,7 @@ class PrivateTraining:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in parameters]
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        optimiser = self.training._optimiser(parameters)  # noqa: SLF001 - the one that these settings mean
+        optimiser = self.training.optimiser_of(parameters)
         expected = event.sample_rate * len(examples)
         with torch.random.fork_rng(devices=[]), clipper(model, self.privacy.clip, self.privacy.gradients) as gradients:
             torch.manual_seed(seed)
@@ -184,25 +189,12 @@ class _Chance:
         """Which of ``count`` examples are in a step: each with a probability of ``rate``, or up to 2^-64 less."""
         if rate == 1:
             return list(range(count))
-        chosen: list[int] = np.flatnonzero(_words(self._draws, count) < np.uint64(int(rate * 2**64))).tolist()
+        chosen: list[int] = np.flatnonzero(words(self._draws, count) < np.uint64(int(rate * 2**64))).tolist()
         return chosen
 
     def normal(self, count: int) -> NDArray[np.float64]:
-        """Standard normal numbers, (count,), from pairs of 64-bit words by the method of G. Box and M. Muller (1958).
-
-        Exact but for the rounding of float64, and for the tails beyond 9.4.
-        """
-        one, other = _words(self._noise, 2 * -(-count // 2)).astype(np.float64).reshape(2, -1)
-        radius, angle = np.sqrt(-2 * np.log((one + 1) * 2.0**-64)), 2 * np.pi * 2.0**-64 * other
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
-
-
-def _words(stream: Stream, count: int) -> NDArray[np.uint64]:
-    words = np.empty(count, np.uint64)
-    for start in range(0, count, PIECE):
-        piece = words[start : start + PIECE]
-        piece[:] = stream.take(len(piece))
-    return words
+        """Standard normal numbers, (count,)."""
+        return normal(self._noise, count)
 
 
 def _check_same(before: State, after: Mapping[str, torch.Tensor]) -> None:

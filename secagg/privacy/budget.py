@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from secagg.errors import ParameterError
+from secagg.privacy import calibrate
+from secagg.privacy.events import Gaussian
 from secagg.privacy.noisy_sum import Mechanism, NoisySum
 from secagg.privacy.settings import Privacy
 
@@ -81,6 +83,17 @@ class PrivacyBudget:
             surplus=(1.0 if mode == "uniform" else COARSENING) * least / honest,
         )
         return self._with(total.noise_for(self.epsilon, self.delta, rounds))
+
+    def central(self, rounds: int) -> Privacy:
+        """The least Gaussian noise on the sum that keeps to the budget, where a trusted server adds it.
+
+        Args:
+            rounds: How many sums there will be.
+
+        Raises:
+            ParameterError: No noise is enough.
+        """
+        return self._with(calibrate.noise_for(self.epsilon, self.delta, rounds, lambda z: Gaussian(noise_multiplier=z)))
 
     def _with(self, noise_multiplier: float) -> Privacy:
         return Privacy(

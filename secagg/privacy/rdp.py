@@ -39,6 +39,10 @@ ORDERS: tuple[float, ...] = (
 LEAST_LOCAL_STD = 2.0
 """Below it, sums of discrete Gaussians are too far from a discrete Gaussian: the curve is infinite."""
 
+LEAST_SAMPLED_MULTIPLIER = 0.1
+"""Steps on a sample with less noise are counted as if they had no guarantee: one costs up to an epsilon of 50, and its
+moments would take an integral over ever finer steps."""
+
 
 def rdp(event: Event) -> Curve:
     """The curve of an event over ``ORDERS``, (len(ORDERS),) float64; infinite where nothing is guaranteed.
@@ -148,6 +152,8 @@ def _discrete_gaussian(event: DiscreteGaussianSum, orders: Curve) -> Curve:
 def _sampled_gaussian(event: SampledGaussian) -> Curve:
     """I. Mironov, K. Talwar, L. Zhang, "Renyi Differential Privacy of the Sampled Gaussian Mechanism" (2019)."""
     q, z = event.sample_rate, event.noise_multiplier
+    if 0 < z < LEAST_SAMPLED_MULTIPLIER:
+        return _infinite(np.array(ORDERS))
     if q == 1 or z == 0:
         return event.steps * rdp(Gaussian(noise_multiplier=z))
     moments = [_binomial_moment(q, z, order) if order == int(order) else _moment(q, z, order) for order in ORDERS]

@@ -23,7 +23,15 @@ from secagg.privacy.events import (
     SampledGaussian,
     SkellamSum,
 )
-from secagg.privacy.rdp import ORDERS, _binomial_moment, _moment, epsilon_of, rdp, sum_inflation
+from secagg.privacy.rdp import (
+    LEAST_SAMPLED_MULTIPLIER,
+    ORDERS,
+    _binomial_moment,
+    _moment,
+    epsilon_of,
+    rdp,
+    sum_inflation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -297,3 +305,9 @@ def test_more_noise_less_sensitivity_and_more_delta_never_cost_more(
 def test_an_event_that_cannot_have_happened_is_refused(make: Callable[[], Event]) -> None:
     with pytest.raises(ParameterError):
         make()
+
+
+def test_steps_on_a_sample_with_hardly_any_noise_count_as_none_and_take_no_time() -> None:
+    for multiplier in (1e-6, 0.99 * LEAST_SAMPLED_MULTIPLIER):
+        assert np.isinf(rdp(SampledGaussian(sample_rate=0.1, noise_multiplier=multiplier))).all()
+    assert np.isfinite(rdp(SampledGaussian(sample_rate=0.1, noise_multiplier=LEAST_SAMPLED_MULTIPLIER))).all()

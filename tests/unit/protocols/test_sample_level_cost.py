@@ -12,7 +12,7 @@ from opacus.accountants import RDPAccountant
 from scipy.optimize import brentq
 
 from protocols.models import mlp
-from protocols.sample_level.cost import LEAST_NOISE, MOST_BY_PRV, Accountant, _prv, _steps, epsilon, noise_for
+from protocols.sample_level.cost import MOST_BY_PRV, Accountant, _prv, _steps, epsilon, noise_for
 from protocols.sample_level.training import PrivateTraining, SampleLevel
 from protocols.training import Examples, Training
 from pruning.masks import ordered_units
@@ -22,6 +22,7 @@ from secagg.errors import InputError, ParameterError
 from secagg.prg import SeededEntropy
 from secagg.privacy.events import Composed, Event, Gaussian, NonPrivate, SampledGaussian, SkellamSum
 from secagg.privacy.ledger import PrivacyLedger
+from secagg.privacy.rdp import LEAST_SAMPLED_MULTIPLIER
 
 DELTA = 1e-5
 ACCOUNTANTS: tuple[Accountant, ...] = get_args(Accountant)
@@ -125,11 +126,11 @@ def test_the_noise_for_a_budget_spends_it_and_no_more(budget: float, rounds: int
     multiplier = noise_for(budget, DELTA, rounds, sample_rate=rate, steps=20)
     spent = epsilon([steps(rate, multiplier, 20)] * rounds, DELTA)
     assert spent <= budget == pytest.approx(spent, rel=1e-6)
-    assert multiplier > LEAST_NOISE
+    assert multiplier > LEAST_SAMPLED_MULTIPLIER
 
 
 def test_a_budget_beyond_all_use_gets_the_least_noise_on_offer() -> None:
-    assert noise_for(1e4, DELTA, 1, sample_rate=0.1, steps=1) == pytest.approx(LEAST_NOISE)
+    assert noise_for(1e4, DELTA, 1, sample_rate=0.1, steps=1) == pytest.approx(LEAST_SAMPLED_MULTIPLIER)
 
 
 def test_settings_outside_their_domain_are_refused() -> None:

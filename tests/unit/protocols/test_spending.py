@@ -14,6 +14,7 @@ from protocols.baselines.submodels import RandomDropout
 from protocols.clip import Clip, ClipSettings
 from protocols.pr_fl import PrFl
 from protocols.results import RoundResult
+from protocols.sample_level.training import SampleLevel
 from protocols.spending import Spending
 from secagg.errors import InputError, ParameterError
 from secagg.params import Params
@@ -107,5 +108,47 @@ def test_sessions_without_noise_end_the_guarantee(federation: Federation, instan
 
 def test_a_system_that_releases_more_than_sums_of_updates_is_refused(federation: Federation) -> None:
     setup = replace(federation, validation=federation.test)
-    with pytest.raises(ParameterError, match="PrFl releases more than noisy sums of updates: leave out epsilon"):
+    with pytest.raises(ParameterError, match="PrFl releases more than noisy updates: leave out epsilon"):
         PrFl(setup, MaskIndexed(federation.units.layout, PARAMS))
+
+
+# ---------------------------------------------------------------------------------- examples
+
+
+@pytest.fixture
+def private(federation: Federation) -> Federation:
+    return replace(federation, training=replace(federation.training, sample_level=SampleLevel(noise_multiplier=2.0)))
+
+
+def test_training_with_private_examples_costs_everybody_who_trained(private: Federation, instant: Calibration) -> None:
+    plain = Uniform(private.units.layout, replace(PARAMS, privacy=None))
+    system = FedAvg(private, plain, calibration=instant)
+    result, _ = system.run(2, dropouts={0: {"fast-02": "ShareKeys"}})
+    spent = [one.details["epsilon"] for one in result.rounds]
+    assert 0 < spent[0] < spent[1] < 2 * spent[0]
+    assert system.spending is not None
+    assert set(system.spending.ledgers) == set(private.fleet.names)
+    assert f"by DP-SGD: epsilon {spent[1]:.3g}" in result.rounds[1].verdict
+
+
+def test_what_is_said_of_privately_trained_models_costs_nothing_more(private: Federation, instant: Calibration) -> None:
+    layout = private.units.layout
+    voted = Clip(
+        private,
+        MaskIndexed(layout, replace(PARAMS, privacy=None)),
+        ClipSettings(statistic="vote"),
+        calibration=instant,
+    )
+    average = FedAvg(private, Uniform(layout, replace(PARAMS, privacy=None)), calibration=instant)
+    assert played(voted, 2)[0][-1].details["epsilon"] == played(average, 2)[0][-1].details["epsilon"]
+
+
+def test_a_simulation_with_private_examples_repeats(private: Federation, instant: Calibration) -> None:
+    plain = FixedPoint(private.units.layout, replace(PARAMS, privacy=None))
+    (one, _), (again, _) = (FedAvg(private, plain, calibration=instant).run(2) for _ in range(2))
+    assert [each.accuracy for each in one.rounds] == [each.accuracy for each in again.rounds]
+
+
+def test_one_budget_is_enough(private: Federation) -> None:
+    with pytest.raises(ParameterError, match="choose one unit"):
+        FedAvg(private, Uniform(private.units.layout, PARAMS))

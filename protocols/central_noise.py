@@ -1,0 +1,91 @@
+"""Central differential privacy, to compare with: a server that is trusted with every update adds the noise."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+import torch
+
+from protocols.aggregators import Aggregator, FloatMean
+from secagg import declaration
+from secagg.prg import KEY_BYTES, SeededEntropy, Stream
+from secagg.privacy.events import Gaussian
+from secagg.privacy.normal import normal
+from secagg.privacy.rounding import clipped
+from secagg.ring import Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Dropouts, Ledgers, Masks, Updates, Weights
+    from pruning.masks import Mask
+    from secagg.declaration import Declaration
+    from secagg.layout import Layout
+    from secagg.params import Mode
+    from secagg.privacy.settings import Privacy
+
+
+@final
+class CentralNoise(Aggregator):
+    """The mean in floating point of clipped updates, with Gaussian noise on their sum: no encryption, all weigh alike.
+
+    Args:
+        layout: The layout of the updates.
+        privacy: ``clip`` and ``noise_multiplier`` of it; the mechanism is the Gaussian one.
+        mode: As ``FloatMean``.
+        participation: As ``FloatMean``.
+    """
+
+    name = "central"
+
+    def __init__(self, layout: Layout, privacy: Privacy, mode: Mode = "uniform", participation: float = 0.0) -> None:
+        super().__init__(layout)
+        self.mode = mode
+        self.privacy: Privacy = privacy
+        self._mean = FloatMean(layout, mode, participation)
+        self._participation = participation
+
+    def aggregate(
+        self,
+        updates: Updates,
+        masks: Masks | None = None,
+        weights: Weights | None = None,  # noqa: ARG002 - with noise all weigh the same
+        dropouts: Dropouts | None = None,
+        *,
+        model_root: bytes = b"",  # noqa: ARG002 - there is no session
+        ledgers: Ledgers | None = None,  # noqa: ARG002 - nor anything to remember of it
+        seed: bytes | None = None,
+    ) -> Aggregated:
+        """See ``Aggregator.aggregate``."""
+        short = {client: self._clipped(update, (masks or {}).get(client)) for client, update in updates.items()}
+        mean = self._mean.aggregate(short, masks, dropouts=dropouts)
+        entropy = os.urandom if seed is None else SeededEntropy(seed)
+        std = self.privacy.noise_multiplier * self.privacy.clip
+        noise = std * normal(Stream(entropy(KEY_BYTES), Ring(64)), self.layout.size)
+        held = [self._held((masks or {}).get(client)) for client in mean.survivors]
+        behind = np.sum(held, axis=0) if self.mode == "mask-indexed" else len(held)
+        noisy = mean.vector + noise / np.maximum(1, behind)
+        event = Gaussian(noise_multiplier=self.privacy.noise_multiplier)
+        return replace(mean, vector=noisy, event=event, verdict=f"{mean.verdict} It adds noise to their sum.")
+
+    def upload_of(self, mask: Mask, clients: int) -> int:
+        """See ``Aggregator.upload_of``."""
+        return self._mean.upload_of(mask, clients)
+
+    def over(self, layout: Layout) -> CentralNoise:
+        """See ``Aggregator.over``."""
+        return CentralNoise(layout, self.privacy, self.mode, self._participation)
+
+    def _held(self, mask: Declaration | None) -> NDArray[np.bool_]:
+        return declaration.expand(self.layout, mask or declaration.FULL)
+
+    def _clipped(self, update: Mapping[str, torch.Tensor], mask: Declaration | None) -> dict[str, torch.Tensor]:
+        vector = np.concatenate([update[t.name].double().numpy().ravel() for t in self.layout.tensors])
+        short, _ = clipped(np.where(self._held(mask), vector, 0.0), self.privacy.clip)
+        return {name: torch.from_numpy(values) for name, values in self.layout.by_tensor(short).items()}
