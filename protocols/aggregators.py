@@ -7,6 +7,7 @@ keys or masks, so it agrees with them bit for bit, and any difference would be a
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Self, TypeAlias, final
@@ -263,7 +264,8 @@ class FixedPoint(_OnIntegers):
             except InputError as error:
                 raise type(error)(f"client {client}: {error}", culprits=[client]) from None
             weight = None if weights is None else self._weight(weights[client])
-            encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight)
+            seeds = () if plan.shares is None else plan.shares.seeds(os.urandom)[: plan.parts_kept(survivors)]
+            encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight, seeds=seeds)
             integers[plan.places(ids[client])] += encoded
             sent[client] = len(encoded) * plan.ring.bits // 8
         decoded = aggregate.decode(plan, survivors, plan.ring.centred(plan.ring.wrap(integers)))

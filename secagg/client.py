@@ -243,8 +243,9 @@ class Client:
         held = self._open(state, message, neighbours)
         plan = Plan(self.session, state.topology.needed, message.participants)
         encoding.check_update(self.session.layout, self.session.params, update, state.own)
+        seeds = () if plan.shares is None else plan.shares.seeds(self._entropy)
         integers, clipped_share = encoding.encode_update(
-            plan, self.id, update, state.own, state.weight, entropy=self._entropy
+            plan, self.id, update, state.own, state.weight, entropy=self._entropy, seeds=seeds
         )
         h2 = transcript.h2(state.h1, message.participants)
         hidden = self._mask(state, plan, integers, h2, neighbours)
@@ -256,7 +257,13 @@ class Client:
         self.clipped_share = clipped_share
         self.event = plan.event()
         self._state = Masked(
-            plan=plan, graph=state.graph, topology=state.topology, h2=h2, own_share=state.own_share, held=held
+            plan=plan,
+            graph=state.graph,
+            topology=state.topology,
+            h2=h2,
+            own_share=state.own_share,
+            noise_seeds=seeds,
+            held=held,
         )
         return messages.encode(answer)
 
@@ -319,7 +326,10 @@ class Client:
                 self._ledger.agree(state.plan, survivors)
             self._ledger.settle(self.session.id)
         self.event = state.plan.event(survivors)
-        answer = messages.Unmask(self.session.id, self.id, tuple(share for _, share in sorted(shares, key=_first)))
+        revealed = tuple(share for _, share in sorted(shares, key=_first))
+        kept = state.plan.parts_kept(survivors)
+        seeds = None if kept is None else state.noise_seeds[kept:]
+        answer = messages.unmask(self.session.id, self.id, revealed, seeds)
         self._state = Done()
         return messages.encode(answer)
 

@@ -17,7 +17,7 @@ import numpy as np
 from secagg.errors import LayoutMismatchError, NotFiniteError, OutOfRangeError, WeightError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -102,6 +102,7 @@ def encode_update(
     weight: int | None,
     *,
     entropy: Callable[[int], bytes] = os.urandom,
+    seeds: Sequence[bytes] | None = None,
 ) -> tuple[NDArray[np.int64], float]:
     """The integers that a client contributes, before masking.
 
@@ -112,6 +113,7 @@ def encode_update(
         own: Coordinates that the client holds; others that it has to send are sent as zero. (layout.size,) bool.
         weight: Encoded weight, or None where all weigh the same.
         entropy: Source of the random bytes that differential privacy takes.
+        seeds: Of the noise, as ``Shares.encode``.
 
     Returns:
         The client's places of the vector (int64), and the share of its own values that saturation clipped; with
@@ -122,7 +124,7 @@ def encode_update(
     held[plan.released] = plan.held(client)
     if plan.shares is not None:
         vector = np.concatenate([np.asarray(update[tensor.name], np.float64).reshape(-1) for tensor in layout.tensors])
-        return plan.shares.encode(np.where(own, vector, 0.0)[held], plan.held(client), entropy)
+        return plan.shares.encode(np.where(own, vector, 0.0)[held], plan.held(client), entropy, seeds)
     encoded = np.empty(int(held.sum()), np.int64)
     clipped, start = 0, 0
     bound = float(params.magnitude if weight is None else weight)

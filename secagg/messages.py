@@ -7,7 +7,7 @@ spelling of the same value.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,6 +30,7 @@ Salt = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 FieldElement = Annotated[bytes, msgspec.Meta(min_length=33, max_length=33)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 Check = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Seeds: TypeAlias = "tuple[bytes, ...] | None"
 Bucket = Annotated[int, msgspec.Meta(ge=0, le=127)]
 
 
@@ -178,6 +179,22 @@ class Unmask(Message, frozen=True, tag="Unmask"):
     shares: tuple[RevealedShare, ...]
 
 
+class UnmaskAndReveal(Unmask, frozen=True, tag="UnmaskAndReveal"):
+    """``Unmask`` with the seeds of noise that turned out to be surplus (``Privacy.remove_surplus``)."""
+
+    noise_seeds: tuple[Salt, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"UnmaskAndReveal(sender={self.sender})"
+
+
+def unmask(session: bytes, sender: int, shares: tuple[RevealedShare, ...], noise_seeds: Seeds) -> Unmask:
+    """A client's last answer; ``noise_seeds`` is None where no noise comes off the sum."""
+    if noise_seeds is None:
+        return Unmask(session, sender, shares)
+    return UnmaskAndReveal(session, sender, shares, noise_seeds)
+
+
 def member(message: AdvertiseKeys) -> Member:
     """What a roster lists of a client that sent this."""
     return Member(message.sender, message.masking_key, message.transport_key)
@@ -225,6 +242,7 @@ _AnyMessage = (
     | ConsistencyCheck
     | UnmaskRequest
     | Unmask
+    | UnmaskAndReveal
 )
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_AnyMessage)

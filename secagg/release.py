@@ -194,9 +194,16 @@ class Plan:
             return NonPrivate(reason="masks were computed from data, and everybody sees them")
         if survivors is None:
             return self.shares.event(self.shares.coverage - self.dropouts)
+        dropped = len(self.clients) - len(survivors)
         if self.session.mode == "uniform":
-            return self.shares.event(np.full(self.released_count, len(survivors)))
-        return self.shares.event(self.survivors_coverage(survivors))
+            return self.shares.event(self.shares.coverage - dropped, dropped)
+        return self.shares.event(self.survivors_coverage(survivors), dropped)
+
+    def parts_kept(self, survivors: Sequence[int]) -> int | None:
+        """How many parts of everybody's noise stay in the sum over these clients; None where none comes off."""
+        if self.shares is None or not self.shares.privacy.remove_surplus:
+            return None
+        return self.shares.kept(len(self.clients) - len(survivors))
 
     def explain_withheld(self, *remedies: str) -> str:
         """Why the least covered layer is withheld, and what frees it."""

@@ -260,7 +260,7 @@ class Server:
 
     def _answers_a_later_round(self, message: Message) -> bool:
         """Whether one of those who may answer in this round has answered in a later one already."""
-        later = any(ACCEPTS[round_] is type(message) for round_ in Round if round_.follows(self.round))
+        later = any(isinstance(message, ACCEPTS[one] or ()) for one in Round if one.follows(self.round))
         sender = getattr(message, "sender", None)
         return later and message.session == self.session.id and sender in (self._admitted() or ())
 
@@ -291,6 +291,7 @@ class Server:
             case Unmask():
                 dealers = {message.sender, *self._graph.neighbours(message.sender).intersection(self._shared)}
                 unmasking.check_revealed(message, sorted(dealers), self._shared, self._survivors)
+                unmasking.check_seeds(message, self._plan, self._survivors)
 
     def _check_signed(self, message: Message, sender: int) -> None:
         check = self._directory.check
@@ -416,7 +417,8 @@ class Server:
         bound = self._plan.largest_sum(len(self._survivors))
         if masking.checksums(integers, self._h2) != total.checks or integers.max() > bound or integers.min() < -bound:
             raise ChecksumError("the sums contradict their checksum: a client computed wrongly, nothing is released")
-        self._outcome = decode(self._plan, self._survivors, integers)
+        surplus = unmasking.surplus(self._plan, self._survivors, answers)
+        self._outcome = decode(self._plan, self._survivors, integers - surplus)
         return {}
 
     def _check_rebuilt(self, client: int, seed: bytes) -> None:

@@ -65,6 +65,7 @@ class Masked:
     topology: Topology
     h2: bytes
     own_share: RevealedShare = field(repr=False)
+    noise_seeds: tuple[bytes, ...] = field(repr=False)
     held: Mapping[int, HeldShares] = field(repr=False)
 
 

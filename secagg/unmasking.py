@@ -5,14 +5,19 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from secagg import field, masking, shamir
-from secagg.errors import ShareError, TooFewClientsError
+from secagg.errors import ShareError, TooFewClientsError, UnexpectedMessageError
 from secagg.keys import KeyPair
 from secagg.masking import MaskKey
+from secagg.messages import UnmaskAndReveal
 from secagg.transcript import share_commitment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from secagg.graph import Graph
     from secagg.messages import ShareKeys, Unmask
@@ -46,6 +51,36 @@ def check_revealed(
         actual = share_commitment(revealed.salt, revealed.dealer, message.sender, revealed.share)
         if not hmac.compare_digest(actual, expected):
             raise ShareError("a revealed share contradicts its dealer's commitment")
+
+
+def check_seeds(message: Unmask, plan: Plan, survivors: Sequence[int]) -> None:
+    """Refuses seeds of noise that were not asked for, and an answer without those that were.
+
+    Args:
+        message: What a survivor revealed.
+        plan: Says which parts of its noise stay.
+        survivors: Clients in the sums.
+
+    Raises:
+        UnexpectedMessageError: Not a seed for each part that comes off.
+    """
+    kept = plan.parts_kept(survivors)
+    revealed = message.noise_seeds if isinstance(message, UnmaskAndReveal) else None
+    expected = None if kept is None or plan.shares is None else len(plan.shares.levels) - kept
+    if expected != (None if revealed is None else len(revealed)):
+        raise UnexpectedMessageError("not exactly a seed for each part of the noise that comes off")
+
+
+def surplus(plan: Plan, survivors: Sequence[int], answers: Mapping[int, Unmask]) -> NDArray[np.int64]:
+    """The noise that comes off the sums, (plan.length,) int64: that of the parts whose seeds survivors revealed."""
+    total, kept = np.zeros(plan.length, np.int64), plan.parts_kept(survivors)
+    if kept is None or plan.shares is None:
+        return total
+    for client, answer in answers.items():
+        if isinstance(answer, UnmaskAndReveal):
+            sent = plan.held(client)
+            total[sent] += plan.shares.drawn(sent, answer.noise_seeds, kept)
+    return total
 
 
 def rebuild(

@@ -105,6 +105,12 @@ def test_a_private_run_tells_what_it_spent_in_the_table_and_in_json(
     assert spent[0] < spent[1] == told["summary"]["at_end"]["epsilon"]
 
 
+def test_with_the_surplus_removed_a_run_spends_its_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("run", "fedavg", *TINY, *PRIVATE, "--remove-surplus", "--rounds", "2", "--out", str(tmp_path))
+    told = json.loads(printed(capsys, *run, "--format", "json"))
+    assert 19.9 < told["summary"]["at_end"]["epsilon"] <= 20
+
+
 def test_the_privacy_of_examples_is_another_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ("run", "fedavg", *TINY, *PRIVATE, "--unit", "sample", "--rounds", "2", "--out", str(tmp_path))
     told = json.loads(printed(capsys, *run, "--format", "json"))

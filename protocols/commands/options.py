@@ -81,6 +81,9 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
         "--mechanism", choices=("skellam", "discrete-gaussian"), default="skellam", help="with epsilon: the noise"
     )
     parser.add_argument(
+        "--remove-surplus", action="store_true", help="with epsilon: take off what covered for dropouts that were none"
+    )
+    parser.add_argument(
         "--ring-bits", type=int, choices=(16, 24, 32, 64), default=24, help="with epsilon: of a value (default: 24)"
     )
 
@@ -113,7 +116,7 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
 
 
 def _privacy(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("epsilon", "delta", "clip", "mechanism", "ring_bits")
+    names = ("epsilon", "delta", "clip", "mechanism", "ring_bits", "remove_surplus")
     return {} if arguments.epsilon is None else {name: getattr(arguments, name) for name in names}
 
 

@@ -29,6 +29,7 @@ class PrivacyBudget:
         clip: As ``Privacy``.
         mechanism: As ``Privacy``.
         ring_bits: As ``Privacy``.
+        remove_surplus: As ``Privacy``.
 
     Raises:
         ParameterError: A setting outside its domain; the message names it.
@@ -39,6 +40,7 @@ class PrivacyBudget:
     clip: float = 1.0
     mechanism: Mechanism = "skellam"
     ring_bits: int = 24
+    remove_surplus: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf:
@@ -102,4 +104,5 @@ class PrivacyBudget:
             delta=self.delta,
             mechanism=self.mechanism,
             ring_bits=self.ring_bits,
+            remove_surplus=self.remove_surplus,
         )

@@ -32,6 +32,9 @@ class Privacy:
         delta: At which epsilon is told, in (0, 1): well below one over the number of clients that there are. It changes
             no noise.
         mechanism: ``"skellam"``, whose shares sum to exactly such noise again, or ``"discrete-gaussian"``.
+        remove_surplus: Whether survivors reveal, in the last round, the seeds of the noise that would have covered for
+            dropouts that did not happen, so that the sum ends with little more than the whole. For Skellam noise only;
+            it takes some times as long to draw. An honest survivor that does not answer leaves its surplus in.
         ring_bits: Bits of a coordinate on its way, 16, 24, 32 or 64. The more, the finer the grid on which noise and
             updates are rounded.
 
@@ -44,6 +47,7 @@ class Privacy:
     delta: float = 1e-5
     mechanism: Mechanism = "skellam"
     ring_bits: int = 24
+    remove_surplus: bool = False
 
     def __post_init__(self) -> None:
         for name in ("clip", "noise_multiplier", "delta"):
@@ -58,6 +62,8 @@ class Privacy:
             raise ParameterError(f"mechanism must be one of {get_args(Mechanism)}, not {self.mechanism!r}")
         if not isinstance(self.ring_bits, int):
             raise ParameterError(f"ring_bits must be an integer, not {self.ring_bits!r}")
+        if self.remove_surplus and self.mechanism != "skellam":
+            raise ParameterError("remove_surplus takes shares that come apart exactly: set mechanism='skellam'")
         _ = self.ring
 
     @property

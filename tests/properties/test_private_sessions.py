@@ -17,7 +17,6 @@ from secagg.declaration import Declaration, Provenance, of_layers
 from secagg.driver import Contribution, Stage
 from secagg.errors import ChecksumError, NotFiniteError, ParameterError
 from secagg.layout import Layout, Tensor
-from secagg.prg import SeededEntropy
 from secagg.privacy.events import DiscreteGaussianSum, NonPrivate, SkellamSum
 from secagg.privacy.noisy_sum import Mechanism
 from secagg.privacy.shares import Shares
@@ -227,29 +226,35 @@ def sized_for_the_corrupt_too(shares: Shares) -> NDArray[np.int64]:
     return shares.coverage.astype(np.int64) - shares.dropouts
 
 
-def no_noise_on_padded_places(shares: Shares, values: Any, sent: Any, entropy: Any) -> tuple[Integers, float]:
-    integers, clipped = genuine_encode(shares, values, sent, entropy)
+def no_noise_on_padded_places(
+    shares: Shares, values: Any, sent: Any, entropy: Any, seeds: Any
+) -> tuple[Integers, float]:
+    integers, clipped = genuine_encode(shares, values, sent, entropy, seeds)
     return np.where(values == 0, 0, integers), clipped
 
 
-def one_key_for_all_classes(shares: Shares, values: Any, sent: Any, entropy: Any) -> tuple[Integers, float]:
-    key = entropy(16)
-    return genuine_encode(shares, values, sent, lambda _: key)
-
-
-def one_key_for_all_clients(shares: Shares, values: Any, sent: Any, _: Any) -> tuple[Integers, float]:
-    return genuine_encode(shares, values, sent, SeededEntropy(b"the same everywhere"))
-
-
-def noise_of_every_class_everywhere(shares: Shares, values: Any, _: Any, entropy: Any) -> tuple[Integers, float]:
-    integers = np.rint(values * shares.scale).astype(np.int64)
+def one_key_for_all_classes(shares: Shares, sent: Any, seeds: Any) -> Integers:
+    own = shares.sized_for[sent]
+    drawn = np.zeros(len(own), np.int64)
     for sized_for in shares.classes:
-        if (noise := shares.noise(sized_for)) is not None:
-            integers += noise.sample(len(integers), entropy(16))
-    return integers, 0.0
+        for part in shares.parts(sized_for):
+            drawn[own == sized_for] = part.sample(int((own == sized_for).sum()), seeds[0])
+    return drawn
 
 
-genuine_encode = Shares.encode
+def one_key_for_all_clients(shares: Shares, sent: Any, _: Any) -> Integers:
+    return genuine_draw(shares, sent, [b"the same for all"])
+
+
+def noise_of_every_class_everywhere(shares: Shares, sent: Any, seeds: Any) -> Integers:
+    drawn = np.zeros(int(sent.sum()), np.int64)
+    for place, sized_for in enumerate(shares.classes):
+        for part in shares.parts(sized_for):
+            drawn += part.sample(len(drawn), bytes([place]) + seeds[0][1:])
+    return drawn
+
+
+genuine_encode, genuine_draw = Shares.encode, Shares.drawn
 
 BROKEN: dict[str, tuple[Mode, int, str, Any]] = {
     "sizes shares for everybody": ("uniform", 0, "sized_for", property(sized_for_everybody)),
@@ -257,9 +262,9 @@ BROKEN: dict[str, tuple[Mode, int, str, Any]] = {
     "forgets who does not hold": ("mask-indexed", 0, "sized_for", property(sized_for_the_whole_cohort)),
     "counts on the corrupt": ("uniform", 1, "sized_for", property(sized_for_the_corrupt_too)),
     "leaves padding bare": ("uniform", 0, "encode", no_noise_on_padded_places),
-    "reuses a key for two classes": ("mask-indexed", 0, "encode", one_key_for_all_classes),
-    "reuses a key for two clients": ("uniform", 0, "encode", one_key_for_all_clients),
-    "draws before it looks at the class": ("mask-indexed", 0, "encode", noise_of_every_class_everywhere),
+    "reuses a key for two classes": ("mask-indexed", 0, "drawn", one_key_for_all_classes),
+    "reuses a key for two clients": ("uniform", 0, "drawn", one_key_for_all_clients),
+    "draws before it looks at the class": ("mask-indexed", 0, "drawn", noise_of_every_class_everywhere),
 }
 FEW = [(), (1, 4), (2, 5)]
 

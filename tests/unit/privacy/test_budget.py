@@ -83,6 +83,7 @@ def test_more_rounds_and_a_smaller_epsilon_take_more_noise() -> None:
 
 
 def test_the_other_settings_are_those_of_the_budget() -> None:
+    assert noise(replace(BUDGET, remove_surplus=True)).remove_surplus
     budget = PrivacyBudget(epsilon=3.0, delta=1e-6, clip=0.5, mechanism="discrete-gaussian", ring_bits=32)
     privacy = noise(budget)
     assert (privacy.clip, privacy.delta, privacy.mechanism, privacy.ring_bits) == (0.5, 1e-6, "discrete-gaussian", 32)

@@ -95,18 +95,22 @@ def test_noise_goes_only_where_something_is_sent_but_there_even_where_there_is_n
     assert nothing.shape == (0,)
 
 
-def test_every_class_and_every_update_has_keys_of_its_own() -> None:
+@pytest.mark.parametrize("remove_surplus", [False, True])
+def test_every_class_part_and_update_has_a_key_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, *, remove_surplus: bool
+) -> None:
     keys: list[bytes] = []
-    source = SeededEntropy(b"")
+    sample = Skellam.sample
 
-    def recording(count: int) -> bytes:
-        keys.append(source(count))
-        return keys[-1]
+    def recording(noise: Skellam, count: int, key: bytes) -> Any:
+        keys.append(key)
+        return sample(noise, count, key)
 
-    shares = shares_of([8, 7, 6, 5])
+    monkeypatch.setattr(Skellam, "sample", recording)
+    shares, source = shares_of([8, 7, 6, 5], remove_surplus=remove_surplus), SeededEntropy(b"")
     for _ in range(3):
-        shares.encode(np.zeros(4), np.ones(4, bool), recording)
-    assert len(keys) == len(set(keys)) == 3 * (1 + 4)
+        shares.encode(np.zeros(4), np.ones(4, bool), source)
+    assert len(keys) == len(set(keys)) == 3 * 4 * len(shares.levels)
     assert {len(key) for key in keys} == {16}
 
 
@@ -241,6 +245,53 @@ def test_much_noise_makes_the_grid_coarser_so_that_no_table_grows_large(
     assert max(stds) <= LARGEST_SHARE * (1 + 1e-9)
     if noise_multiplier > 7:
         assert max(stds) == pytest.approx(LARGEST_SHARE)
+
+
+# ---------------------------------------------------------------------------------- parts that come off
+
+
+@given(dropouts=st.integers(0, 40), guaranteed=st.integers(2, 60))
+def test_parts_up_to_each_level_are_enough_for_its_dropouts_and_all_of_them_are_a_share(
+    dropouts: int, guaranteed: int
+) -> None:
+    clients = guaranteed + dropouts
+    shares = shares_of([clients], clients, dropouts, remove_surplus=True)
+    parts, whole = shares.parts(guaranteed), shares.noise(guaranteed)
+    assert isinstance(whole, Skellam)
+    central = whole.variance * guaranteed
+    assert sum(part.variance for part in parts) == pytest.approx(whole.variance)
+    for dropped in range(dropouts + 1):
+        kept = shares.kept(dropped)
+        left = (clients - dropped) * sum(part.variance for part in parts[:kept])
+        assert left >= central * (1 - 1e-9), "the survivors carry the whole noise"
+        if kept > 1:
+            with_one_less = (clients - dropped) * sum(part.variance for part in parts[: kept - 1])
+            assert with_one_less < central, "and would not without the last part"
+
+
+def test_where_nothing_comes_off_a_share_is_one_piece() -> None:
+    shares = shares_of([8, 5])
+    assert shares.levels == (2,)
+    assert shares.parts(6) == (shares.noise(6),)
+    assert shares.kept(0) == shares.kept(2) == 1
+
+
+def test_what_comes_off_is_what_was_drawn() -> None:
+    shares = shares_of([8, 8, 5], remove_surplus=True)
+    sent = np.array([True, False, True])
+    seeds = shares.seeds(SeededEntropy(b""))
+    whole = shares.drawn(sent, seeds)
+    for kept in range(len(seeds) + 1):
+        assert (shares.drawn(sent, seeds[:kept]) + shares.drawn(sent, seeds[kept:], kept) == whole).all()
+    assert not (shares.drawn(sent, seeds[:1]) == whole).all()
+
+
+def test_the_event_counts_only_what_stays() -> None:
+    shares = shares_of([8, 8, 8], remove_surplus=True)
+    for dropped in (0, 1, 2):
+        event = shares.event(np.full(3, 8 - dropped, np.int32), dropped)
+        assert isinstance(event, SkellamSum)
+        assert event.variance == pytest.approx(shares.total.central_std(1.0) ** 2)
 
 
 # ---------------------------------------------------------------------------------- the exact oracle
