@@ -57,11 +57,11 @@ class Aggregate:
 def decode(plan: Plan, survivors: tuple[int, ...], integers: NDArray[np.int64]) -> Aggregate:
     """Reads an aggregate off the sums of the plan's vector over the survivors, (plan.length,) int64."""
     params, layout = plan.session.params, plan.session.layout
-    values, slots = integers[: plan.released_count], integers[plan.released_count :]
+    slots = integers[plan.released_count :]
     unit = params.max_weight if plan.session.weighted else 1.0
     weight, total = _denominators(plan, survivors, slots)
     sums = np.full(layout.size, np.nan)
-    sums[plan.released] = values * plan.steps * unit
+    sums[plan.released] = plan.values(integers) * unit
     weights = np.zeros(layout.size)
     weights[plan.released] = weight * unit
     return Aggregate(plan, survivors, integers, sums, weights, total * unit)

@@ -19,7 +19,9 @@ import numpy as np
 from secagg import declaration
 from secagg.declaration import Provenance
 from secagg.errors import CoverageError, TooFewClientsError, UnmaskRefusedError
+from secagg.prg import derive
 from secagg.privacy.events import NonPrivate
+from secagg.privacy.rotation import padded
 from secagg.privacy.shares import Shares
 
 if TYPE_CHECKING:
@@ -86,8 +88,8 @@ class Plan:
 
     @property
     def length(self) -> int:
-        """Number of places of the full vector: released coordinates, then weight slots."""
-        return self.released_count + self.slot_count
+        """Number of places of the full vector: released coordinates, then weight slots; or a rotated vector."""
+        return self.released_count + self.slot_count if self.shares is None else len(self.shares.coverage)
 
     @property
     def slots(self) -> Slots:
@@ -122,14 +124,19 @@ class Plan:
             groups.setdefault(np.packbits(self.held(client)).tobytes(), []).append(client)
         return tuple(tuple(group) for group in groups.values())
 
-    @cached_property
-    def steps(self) -> NDArray[np.float64]:
-        """What one step of the integers is worth at each released coordinate, (released_count,) float64."""
+    def values(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Sums of the released coordinates in the units of the updates, (released_count,) float64.
+
+        Args:
+            integers: Sums over the plan's vector, (length,).
+        """
         params, tensors = self.session.params, self.session.layout.tensors
         if self.shares is not None:
-            return np.full(self.released_count, 1 / self.shares.scale)
+            return self.shares.decode(integers, self.released_count)
         steps = [params.range_of(tensor.name) / params.magnitude for tensor in tensors]
-        return np.repeat(steps, [tensor.size for tensor in tensors])[self.released]
+        worth = np.repeat(steps, [tensor.size for tensor in tensors])[self.released]
+        sums: NDArray[np.float64] = integers[: self.released_count] * worth
+        return sums
 
     def largest_sum(self, survivors: int) -> int:
         """The largest magnitude of an integer in the sums over so many clients that computed rightly."""
@@ -230,6 +237,8 @@ class Plan:
     def _places_of(self, declared: Declaration) -> NDArray[np.bool_]:
         held = self._held(declared)
         match self.slots:
+            case "none" if self.length != self.released_count:
+                return np.ones(self.length, bool)
             case "none":
                 return held
             case "total" | "coordinates":
@@ -251,10 +260,14 @@ class Plan:
     def _noise_shares(self) -> Shares | None:
         """Noise for differential privacy; in a uniform session everybody sends every released coordinate."""
         params, n, count = self.session.params, len(self.clients), self.released_count
-        if params.privacy is None:
+        privacy = params.privacy
+        if privacy is None:
             return None
-        senders = np.full(count, n) if self.session.mode == "uniform" else self.coverage[self.released]
-        return Shares(params.privacy, n, senders, self.dropouts, params.corrupt)
+        if self.session.mode == "mask-indexed":
+            return Shares(privacy, n, self.coverage[self.released], self.dropouts, params.corrupt)
+        senders = np.full(padded(count) if privacy.rotate else count, n, np.int32)
+        rotation = derive(self.session.id, "rotation") if privacy.rotate else b""
+        return Shares(privacy, n, senders, self.dropouts, params.corrupt, rotation)
 
     def _check_groups(self) -> None:
         if self.slots != "groups":

@@ -82,14 +82,22 @@ class Session:
             raise ParameterError("exact_denominators belongs to uniform sessions; mask-indexed ones are always exact")
         if self.mode == "uniform" and self.weighted and self.params.weighting == "public":
             raise ParameterError("a uniform session hides weights: drop weighting='public' or use mask-indexed")
-        if self.params.privacy is not None and (self.weighted or self.params.exact_denominators):
-            raise ParameterError(
-                "weights and exact_denominators would need noise of their own: leave them out with privacy"
-            )
+        self._check_privacy()
         if self.counted is not None:
             refuse_forgeable_counts(self.params)
         for tensor in self.layout.tensors:
             self.params.range_of(tensor.name)
+
+    def _check_privacy(self) -> None:
+        privacy = self.params.privacy
+        if privacy is None:
+            return
+        if self.weighted or self.params.exact_denominators:
+            raise ParameterError(
+                "weights and exact_denominators would need noise of their own: leave them out with privacy"
+            )
+        if privacy.rotate and self.mode == "mask-indexed":
+            raise ParameterError("rotate leaves no coordinates to declare: leave it out, or use mode='uniform'")
 
     @cached_property
     def digest(self) -> bytes:

@@ -78,7 +78,7 @@ def surplus(plan: Plan, survivors: Sequence[int], answers: Mapping[int, Unmask])
         return total
     for client, answer in answers.items():
         if isinstance(answer, UnmaskAndReveal):
-            sent = plan.held(client)
+            sent = plan.places(client)
             total[sent] += plan.shares.drawn(sent, answer.noise_seeds, kept)
     return total
 

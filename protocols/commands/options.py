@@ -83,6 +83,7 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove-surplus", action="store_true", help="with epsilon: take off what covered for dropouts that were none"
     )
+    parser.add_argument("--rotate", action="store_true", help="with epsilon: rotate vectors, for narrow rings")
     parser.add_argument(
         "--ring-bits", type=int, choices=(16, 24, 32, 64), default=24, help="with epsilon: of a value (default: 24)"
     )
@@ -116,7 +117,7 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
 
 
 def _privacy(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("epsilon", "delta", "clip", "mechanism", "ring_bits", "remove_surplus")
+    names = ("epsilon", "delta", "clip", "mechanism", "ring_bits", "rotate", "remove_surplus")
     return {} if arguments.epsilon is None else {name: getattr(arguments, name) for name in names}
 
 

@@ -10,6 +10,7 @@ from secagg.errors import ParameterError
 from secagg.privacy import calibrate
 from secagg.privacy.events import Gaussian
 from secagg.privacy.noisy_sum import Mechanism, NoisySum
+from secagg.privacy.rotation import padded
 from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class PrivacyBudget:
         clip: As ``Privacy``.
         mechanism: As ``Privacy``.
         ring_bits: As ``Privacy``.
+        rotate: As ``Privacy``.
         remove_surplus: As ``Privacy``.
 
     Raises:
@@ -40,6 +42,7 @@ class PrivacyBudget:
     clip: float = 1.0
     mechanism: Mechanism = "skellam"
     ring_bits: int = 24
+    rotate: bool = False
     remove_surplus: bool = False
 
     def __post_init__(self) -> None:
@@ -75,12 +78,13 @@ class PrivacyBudget:
         honest = least - lost - params.corrupt
         total = NoisySum(
             clients=clients,
-            dimension=coordinates,
+            dimension=padded(coordinates) if self.rotate else coordinates,
             clip=self.clip,
             ring_bits=self.ring_bits,
             mechanism=self.mechanism,
             min_survivors=clients - lost,
             colluders=params.corrupt,
+            rotated=self.rotate,
             smallest_class=honest,
             surplus=(1.0 if mode == "uniform" else COARSENING) * least / honest,
         )
@@ -104,5 +108,6 @@ class PrivacyBudget:
             delta=self.delta,
             mechanism=self.mechanism,
             ring_bits=self.ring_bits,
+            rotate=self.rotate,
             remove_surplus=self.remove_surplus,
         )

@@ -73,8 +73,9 @@ class NoisySum:
             Default: clients / (m_min - colluders). A class of small coverage may carry more.
         rotated: Whether vectors are rotated at random, so that no coordinate is large.
         beta: Bias of conditional rounding, as ``rounded_sensitivity``.
-        wrap_probability: How likely a coordinate of a sum may leave the ring, unrotated; as ``ring_scale``.
-        stds: The same, rotated; as ``rotated_ring_scale``.
+        wrap_probability: How likely some coordinate of a sum may leave the ring, as ``ring_scale``.
+        stds: Rotated, how many standard deviations of a coordinate have room, as ``rotated_ring_scale``; None for as
+            many as keep ``wrap_probability`` with sub-Gaussian tails.
         sampler_error: Total variation between all the noise of one round and its distribution.
 
     Raises:
@@ -93,7 +94,7 @@ class NoisySum:
     rotated: bool = False
     beta: float = BETA
     wrap_probability: float = 1e-9
-    stds: float = 4.0
+    stds: float | None = None
     sampler_error: float = 0.0
 
     def __post_init__(self) -> None:
@@ -136,7 +137,7 @@ class NoisySum:
                 clip=self.clip,
                 dimension=self.dimension,
                 surplus=surplus,
-                stds=self.stds,
+                stds=self.stds or math.sqrt(2 * math.log(2 * self.dimension / self.wrap_probability)),
             )
         return ring_scale(
             self.ring_bits,

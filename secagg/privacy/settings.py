@@ -32,6 +32,8 @@ class Privacy:
         delta: At which epsilon is told, in (0, 1): well below one over the number of clients that there are. It changes
             no noise.
         mechanism: ``"skellam"``, whose shares sum to exactly such noise again, or ``"discrete-gaussian"``.
+        rotate: Whether vectors are rotated at random before they are rounded, so that 16 bits hold what otherwise takes
+            20. In uniform sessions only; a vector is padded to a power of two.
         remove_surplus: Whether survivors reveal, in the last round, the seeds of the noise that would have covered for
             dropouts that did not happen, so that the sum ends with little more than the whole. For Skellam noise only;
             it takes some times as long to draw. An honest survivor that does not answer leaves its surplus in.
@@ -47,6 +49,7 @@ class Privacy:
     delta: float = 1e-5
     mechanism: Mechanism = "skellam"
     ring_bits: int = 24
+    rotate: bool = False
     remove_surplus: bool = False
 
     def __post_init__(self) -> None:

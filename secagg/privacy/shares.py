@@ -25,6 +25,7 @@ from secagg.privacy.events import NonPrivate
 from secagg.privacy.noise import DiscreteGaussian, Noise, Skellam
 from secagg.privacy.noisy_sum import Coverage, NoisySum
 from secagg.privacy.rdp import LEAST_LOCAL_STD
+from secagg.privacy.rotation import restore, rotate
 from secagg.privacy.rounding import clipped, rounded
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Shares:
         coverage: Of them, how many send each released coordinate, (count,) integer.
         dropouts: Most of them that may yet drop out, D.
         corrupt: Most of them that may tell the server their noise.
+        rotation: Where ``privacy.rotate`` is set, the key of the rotation; ``coverage`` is of rotated coordinates then.
 
     Raises:
         ParameterError: The ring cannot hold such a sum, or its grid is too fine or too coarse for the noise.
@@ -63,6 +65,7 @@ class Shares:
     coverage: NDArray[np.int32]
     dropouts: int
     corrupt: int
+    rotation: bytes = b""
 
     def __post_init__(self) -> None:
         _ = self.scale
@@ -98,6 +101,7 @@ class Shares:
             mechanism=privacy.mechanism,
             min_survivors=self.clients - self.dropouts,
             colluders=self.corrupt,
+            rotated=privacy.rotate,
             smallest_class=self.classes[0],
             surplus=float((self.coverage / self.sized_for).max()),
         )
@@ -187,8 +191,20 @@ class Shares:
             seeds: Of its noise; by default fresh ones.
         """
         short, was_longer = clipped(values, self.privacy.clip)
+        if self.privacy.rotate:
+            short, sent = rotate(short, self.rotation), np.ones(len(self.coverage), bool)
         integers = rounded(short * self.scale, self.total.sensitivity(self.privacy.noise_multiplier).l2, entropy)
         return integers + self.drawn(sent, self.seeds(entropy) if seeds is None else seeds), float(was_longer)
+
+    def decode(self, integers: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+        """Sums of what clients contributed in the units of their updates, (size,) float64.
+
+        Args:
+            integers: The sums, (count,).
+            size: Released coordinates; fewer than ``count`` where vectors are rotated.
+        """
+        values = integers / self.scale
+        return restore(values, size, self.rotation) if self.privacy.rotate else values
 
     def event(self, left: NDArray[np.int32], dropped: int | None = None) -> Event:
         """What the session was, after who dropped out.
