@@ -27,7 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Runs every variant and baseline with every seed from a common warm-up, and compares them seed by "
         "seed. Interrupted, the same command goes on where it stopped. Writes comparison.json and three pictures.",
     )
-    parser.add_argument("system", metavar="SYSTEM", help="clip, ma-clamp, pr-fl or ca-afp")
+    parser.add_argument("system", metavar="SYSTEM", help="clip, ma-clamp, pr-fl, ca-afp or private")
     parser.add_argument(
         "--variants", nargs="+", metavar="LABEL", help="only these besides the baseline; a wrong one lists all"
     )

@@ -116,12 +116,7 @@ def warm_up_setup(setup: Setup) -> Setup:
 
 
 def calibrate(setup: Setup, calibration: Calibration) -> None:
-    """Measures what secure aggregation takes in a setup and its warm-up, if it has any and it is not known yet.
-
-    With differential privacy it is measured in the first round: how much noise it takes depends on the model.
-    """
-    if setup.privacy:
-        return
+    """Measures what secure aggregation takes in a setup and its warm-up, if it has any and it is not known yet."""
     for one in (setup, warm_up_setup(setup)) if setup.warm_up else (setup,):
         aggregator = aggregator_of(one, _NO_LAYOUT)
         if aggregator.params is None:

@@ -58,6 +58,12 @@ SUITES: Mapping[str, tuple[Variant, ...]] = MappingProxyType(
             Variant(label="feddrop", system="feddrop", aggregation="mask-indexed"),
             Variant(label="exclusion", system="exclusion", aggregation="uniform"),
         ),
+        # One budget, and who adds the noise: a trusted server, the clients, or clients of whom some are pruned.
+        "private": (
+            Variant(label="central", system="fedavg", aggregation="float"),
+            Variant(label="distributed", system="fedavg", aggregation="uniform"),
+            Variant(label="mask-indexed", system="random-dropout", aggregation="mask-indexed"),
+        ),
         # What sends whole models, or single ones, runs in the clear as published; the last one is PR-FL encrypted.
         "pr-fl": (
             Variant(label="fedasync", system="fedasync", aggregation="float"),

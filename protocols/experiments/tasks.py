@@ -74,6 +74,14 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             partition="natural",
             watts=40.0,
         ),
+        # Noise is added to every coordinate, so the fewer there are, the more is left of the update.
+        "mnist-small": Task(
+            dataset="mnist",
+            model=lambda seed: mlp(784, (32,), seed=seed),
+            training=Training(steps=5, batch_size=20, learning_rate=0.1, momentum=0.0),
+            partition="natural",
+            watts=40.0,
+        ),
         "fashion-mnist": Task(
             dataset="fashion-mnist",
             model=lambda seed: mlp(784, seed=seed),

@@ -18,6 +18,7 @@ from protocols.aggregators import MaskIndexed, Uniform
 from secagg.errors import InputError
 from secagg.layout import Layout, Tensor
 from secagg.params import Mode  # noqa: TC001 - msgspec reads the annotations of these records
+from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,11 +111,23 @@ class Calibration:
         return tuple(self._times.values())
 
     def time(self, mode: Mode, clients: int, params: Params) -> SecureTime:
-        """The times of one kind of session, measured where they are not known yet."""
+        """The times of one kind of session, measured where they are not known yet.
+
+        How much noise there is changes nothing: one kind stands for all sessions that draw it in the same way.
+        """
+        params = _like(params)
         key = (mode, clients, params.digest.hex())
         if key not in self._times:
             self._times[key] = _measured(mode, clients, params)
         return self._times[key]
+
+
+def _like(params: Params) -> Params:
+    """The same settings with noise of unit size, if with any."""
+    privacy = params.privacy
+    if privacy is None:
+        return params
+    return replace(params, privacy=replace(privacy, clip=1.0, noise_multiplier=1.0, delta=Privacy.delta))
 
 
 def _measured(mode: Mode, clients: int, params: Params) -> SecureTime:

@@ -49,4 +49,4 @@ def rounded_sensitivity(clip: float, scale: float, dimension: int, beta: float =
     l2 = length + root
     if beta > 0:
         l2 = min(l2, math.sqrt(length**2 + dimension / 4 + math.sqrt(-2 * math.log(beta)) * (length + root / 2)))
-    return Sensitivity(l2 * min(root, l2), l2)
+    return Sensitivity(l2 * min(root, max(1.0, l2)), l2)  # below 1 the only integer vector is zero

@@ -274,3 +274,8 @@ def test_an_event_says_what_was_in_the_sum() -> None:
     l1, l2 = one.sensitivity(2.0)
     expected = SkellamSum(l1=l1, l2=l2, variance=one.central_std(2.0) ** 2, dimension=64, sampler_error=1e-20)
     assert one.event(2.0) == expected
+
+
+def test_a_grid_too_coarse_for_anything_but_zeros_still_has_a_sensitivity() -> None:
+    assert rounded_sensitivity(1.0, 1e-6, 1).l2 < 1
+    assert rounded_sensitivity(1.0, 1e-6, 1).l1 >= rounded_sensitivity(1.0, 1e-6, 1).l2

@@ -19,6 +19,7 @@ from protocols.simulation.devices import REFERENCE, Device, Fleet, ServerLinks
 from pruning.cost import cost_of
 from secagg.errors import InputError, ParameterError
 from secagg.params import Params
+from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -310,3 +311,17 @@ def test_a_damaged_file_of_times_is_refused(tmp_path: Path, damage: Callable[[by
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match="damaged"):
         Calibration.load(path)
+
+
+def test_sessions_that_differ_in_how_much_noise_there_is_are_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "LENGTHS", (8, 16))
+    monkeypatch.setattr(calibration, "SESSIONS", 1)
+    known = Calibration()
+    for privacy in (
+        Privacy(clip=1.0, noise_multiplier=2.0),
+        Privacy(clip=0.1, noise_multiplier=9.0, delta=1e-7),
+        Privacy(clip=1.0, noise_multiplier=2.0, ring_bits=32),
+        None,
+    ):
+        known.time("uniform", 4, replace(PARAMS, privacy=privacy))
+    assert len(known.times) == 3
