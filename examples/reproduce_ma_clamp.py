@@ -16,7 +16,7 @@ COMPARISONS = {
     "mnist-skewed-deadline": "--dataset mnist-mlp --partition label-skewed --profile mixed --rounds 40 --deadline 3.2",
     "cifar10": "--dataset cifar10-bn --profile mixed --rounds 40 --training precision=bfloat16",
 }
-QUICK = {"digits": "--dataset digits-mlp --profile mixed --rounds 10"}
+QUICK = {"digits": "--dataset digits-mlp --profile mixed --rounds 10 --training learning_rate=.01"}
 
 if __name__ == "__main__":  # worker processes import this file, and must not begin anew
     reproduce("ma-clamp", __doc__, COMPARISONS, QUICK, FLEET)
