@@ -128,9 +128,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Training, int, int]
     """How models are trained: settings, number of examples, and seed."""
     seen: list[tuple[Training, int, int]] = []
 
-    def noted(own: Training, model: nn.Module, examples: Examples, seed: int) -> None:
+    def noted(own: Training, model: nn.Module, examples: Examples, seed: int, *entropy: Any) -> None:
         seen.append((own, len(examples), seed))
-        train(own, model, examples, seed)
+        train(own, model, examples, seed, *entropy)
 
     train = Training.train
     monkeypatch.setattr(Training, "train", noted)
