@@ -11,8 +11,10 @@ import torch
 
 from protocols.aggregators import Aggregator, FloatMean
 from secagg import declaration
+from secagg.declaration import Provenance
+from secagg.errors import ParameterError
 from secagg.prg import KEY_BYTES, SeededEntropy, Stream
-from secagg.privacy.events import Gaussian
+from secagg.privacy.events import Gaussian, NonPrivate
 from secagg.privacy.normal import normal
 from secagg.privacy.rounding import clipped
 from secagg.ring import Ring
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
     from secagg.declaration import Declaration
     from secagg.layout import Layout
     from secagg.params import Mode
+    from secagg.privacy.events import Event
     from secagg.privacy.settings import Privacy
 
 
 @final
 class CentralNoise(Aggregator):
-    """The mean in floating point of clipped updates, with Gaussian noise on their sum: no encryption, all weigh alike.
+    """The mean in floating point of clipped updates, with Gaussian noise on their sum; nothing is encrypted.
 
     Args:
         layout: The layout of the updates.
@@ -55,14 +58,20 @@ class CentralNoise(Aggregator):
         self,
         updates: Updates,
         masks: Masks | None = None,
-        weights: Weights | None = None,  # noqa: ARG002 - with noise all weigh the same
+        weights: Weights | None = None,
         dropouts: Dropouts | None = None,
         *,
         model_root: bytes = b"",  # noqa: ARG002 - there is no session
         ledgers: Ledgers | None = None,  # noqa: ARG002 - nor anything to remember of it
         seed: bytes | None = None,
     ) -> Aggregated:
-        """See ``Aggregator.aggregate``."""
+        """See ``Aggregator.aggregate``.
+
+        Raises:
+            ParameterError: There are weights.
+        """
+        if weights is not None:
+            raise ParameterError("weights would need noise of their own: leave them out with privacy")
         short = {client: self._clipped(update, (masks or {}).get(client)) for client, update in updates.items()}
         mean = self._mean.aggregate(short, masks, dropouts=dropouts)
         entropy = os.urandom if seed is None else SeededEntropy(seed)
@@ -71,8 +80,9 @@ class CentralNoise(Aggregator):
         held = [self._held((masks or {}).get(client)) for client in mean.survivors]
         behind = np.sum(held, axis=0) if self.mode == "mask-indexed" else len(held)
         noisy = mean.vector + noise / np.maximum(1, behind)
-        event = Gaussian(noise_multiplier=self.privacy.noise_multiplier)
-        return replace(mean, vector=noisy, event=event, verdict=f"{mean.verdict} It adds noise to their sum.")
+        return replace(
+            mean, vector=noisy, event=self._event(masks), verdict=f"{mean.verdict} It adds noise to their sum."
+        )
 
     def upload_of(self, mask: Mask, clients: int) -> int:
         """See ``Aggregator.upload_of``."""
@@ -81,6 +91,13 @@ class CentralNoise(Aggregator):
     def over(self, layout: Layout) -> CentralNoise:
         """See ``Aggregator.over``."""
         return CentralNoise(layout, self.privacy, self.mode, self._participation)
+
+    def _event(self, masks: Masks | None) -> Event:
+        """Where a mean is over those who hold a coordinate, it shows how many do; see ``Plan.event``."""
+        declared = [mask for mask in (masks or {}).values() if mask is not None]
+        if self.mode == "mask-indexed" and any(mask.provenance is Provenance.DATA for mask in declared):
+            return NonPrivate(reason="masks were computed from data, and the mean shows who holds what")
+        return Gaussian(noise_multiplier=self.privacy.noise_multiplier)
 
     def _held(self, mask: Declaration | None) -> NDArray[np.bool_]:
         return declaration.expand(self.layout, mask or declaration.FULL)

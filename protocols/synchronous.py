@@ -129,11 +129,12 @@ class SynchronousSystem(System):
         )
         return result, after
 
-    def _spent(self, work: Mapping[Client, Work], aggregated: Aggregated, talk: Talk) -> Mapping[str, float]:
+    def _spent(self, work: Mapping[Client, Work], aggregated: Aggregated | None, talk: Talk) -> Mapping[str, float]:
         """Charges a round to those whose updates are in it, and tells the most that any client has spent so far.
 
         What has no guarantee, such as masks from data, is charged to all who took part: they were seen before anybody
-        dropped out. So is training with private examples: all that is said of the trained models comes after it.
+        dropped out, and even if the round was lost. So is training with private examples: all that is said of the
+        trained models comes after it.
         """
         if self.spending is None:
             return {}
@@ -142,10 +143,11 @@ class SynchronousSystem(System):
             for client in work:
                 self.spending.record([client], private.event(len(self.federation.examples[client])))
             return {"epsilon": self.spending.epsilon}
-        event = aggregated.event or NonPrivate(reason="updates were joined without noise")
         if any(session.provenance is Provenance.DATA for session in talk.sessions):
-            event = NonPrivate(reason="clients conferred about their data in sessions without noise")
-        self.spending.record(work if isinstance(event, NonPrivate) else aggregated.survivors, event)
+            self.spending.record(work, NonPrivate(reason="clients conferred about their data without noise"))
+        elif aggregated is not None:
+            event = aggregated.event or NonPrivate(reason="updates were joined without noise")
+            self.spending.record(work if isinstance(event, NonPrivate) else aggregated.survivors, event)
         return {"epsilon": self.spending.epsilon}
 
     def _promised(self) -> tuple[str, ...]:
@@ -169,6 +171,7 @@ class SynchronousSystem(System):
         seconds = 0.0 if refused else self.measuring.round_seconds(clients)
         if not refused:
             self.learn(checkpoint.number, clients, work, None)
+        self._spent(work, None, talk)
         after = replace(
             checkpoint, number=checkpoint.number + 1, seconds=checkpoint.seconds + seconds, memory=self.memory()
         )

@@ -92,6 +92,8 @@ class SubFedAvg(SynchronousSystem):
         ParameterError: The model has no kernel.
     """
 
+    accounts = False  # masks depend on how accurate models are on their clients' examples
+
     settings: SubFedAvgSettings
 
     def __init__(

@@ -75,7 +75,7 @@ class PrivacyBudget:
         lost = params.dropouts_tolerated(clients, params.topology(clients, mode).needed)
         # Of those who hold a coordinate; where few do, shares and surplus are largest.
         least = clients if mode == "uniform" else min(clients, params.coverage_required(clients, lost))
-        honest = least - lost - params.corrupt
+        honest, coarsening = least - lost - params.corrupt, 1.0 if mode == "uniform" else COARSENING
         total = NoisySum(
             clients=clients,
             dimension=padded(coordinates) if self.rotate else coordinates,
@@ -85,8 +85,8 @@ class PrivacyBudget:
             min_survivors=clients - lost,
             colluders=params.corrupt,
             rotated=self.rotate,
-            smallest_class=honest,
-            surplus=(1.0 if mode == "uniform" else COARSENING) * least / honest,
+            smallest_class=max(1, math.floor(honest / coarsening)),
+            surplus=coarsening * least / honest,
         )
         return self._with(total.noise_for(self.epsilon, self.delta, rounds))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from secagg.errors import InputError, ParameterError
@@ -128,25 +129,18 @@ class NoisySum:
         return min(scale, LARGEST_SHARE * math.sqrt(smallest) / (noise_multiplier * self.clip))
 
     def _ring_scale(self, noise_multiplier: float) -> float:
-        surplus = self.clients / self.honest if self.surplus is None else self.surplus
         if self.rotated:
-            return rotated_ring_scale(
-                self.ring_bits,
-                noise_multiplier,
-                clients=self.clients,
-                clip=self.clip,
-                dimension=self.dimension,
-                surplus=surplus,
-                stds=self.stds or math.sqrt(2 * math.log(2 * self.dimension / self.wrap_probability)),
-            )
-        return ring_scale(
+            sub_gaussian = math.sqrt(2 * math.log(2 * self.dimension / self.wrap_probability))
+            largest = partial(rotated_ring_scale, stds=sub_gaussian if self.stds is None else self.stds)
+        else:
+            largest = partial(ring_scale, wrap_probability=self.wrap_probability)
+        return largest(
             self.ring_bits,
             noise_multiplier,
             clients=self.clients,
             clip=self.clip,
             dimension=self.dimension,
-            surplus=surplus,
-            wrap_probability=self.wrap_probability,
+            surplus=self.clients / self.honest if self.surplus is None else self.surplus,
         )
 
     def sensitivity(self, noise_multiplier: float) -> Sensitivity:

@@ -86,6 +86,8 @@ def distance(noise: Noise, numbers: list[int]) -> Fraction:
 def test_the_exact_distance_is_within_the_promised_bound_and_not_far_below(noise: Noise) -> None:
     bound = Fraction(len(noise.table) + 2, FULL)
     assert bound / 20 < distance(noise, thresholds(noise.table)) <= bound <= Fraction(noise.total_variation)
+    assert Fraction(noise.total_variation) == Fraction(noise.reach + 3, FULL)
+    assert len(noise.table) <= noise.reach + 1
 
 
 @pytest.mark.parametrize("noise", EVERY_KIND, ids=by_name)

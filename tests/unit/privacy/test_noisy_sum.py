@@ -260,7 +260,7 @@ def test_a_budget_that_needs_no_noise_gets_the_least() -> None:
         {"min_survivors": 11},
         {"surplus": 0.5},
         {"wrap_probability": 0.0},
-        {"stds": -1.0, "rotated": True},
+        {"stds": 0.0, "rotated": True},
         {"beta": 1.0},
     ],
 )

@@ -13,12 +13,14 @@ from protocols.central_noise import CentralNoise
 from protocols.experiments.setup import Setup, aggregator_of
 from pruning.masks import Mask
 from secagg.declaration import Provenance
+from secagg.errors import ParameterError
 from secagg.layout import Layout, Tensor
-from secagg.privacy.events import Gaussian
+from secagg.privacy.events import Gaussian, NonPrivate
 from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
     from protocols.aggregators import Client
+    from secagg.params import Mode
 
 SIZE = 20_000
 LAYOUT = Layout((Tensor("a", (SIZE // 2,)), Tensor("b", (SIZE // 2,))))
@@ -75,6 +77,19 @@ def test_the_event_and_the_verdict_say_what_it_was() -> None:
     assert aggregated.event == Gaussian(noise_multiplier=3.0)
     assert "no encryption" in aggregated.verdict
     assert "adds noise to their sum" in aggregated.verdict
+
+
+@pytest.mark.parametrize(("mode", "private"), [("uniform", True), ("mask-indexed", False)])
+def test_masks_from_data_end_the_guarantee_where_the_mean_shows_them(mode: Mode, *, private: bool) -> None:
+    for provenance, kept in ((Provenance.DATA, private), (Provenance.DEVICE, True)):
+        mask = Mask.of_coordinates(LAYOUT, FRONT, provenance).declaration()
+        aggregated = CentralNoise(LAYOUT, NOISY, mode).aggregate(UPDATES, {"short": mask, "none": None})
+        assert isinstance(aggregated.event, Gaussian if kept else NonPrivate)
+
+
+def test_weights_are_refused() -> None:
+    with pytest.raises(ParameterError, match="leave them out with privacy"):
+        CentralNoise(LAYOUT, NOISY).aggregate(UPDATES, weights=dict.fromkeys(UPDATES, 1.0))
 
 
 def test_a_run_in_floating_point_with_a_budget_is_central() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from protocols.aggregators import FixedPoint, MaskIndexed, Uniform
 from protocols.baselines.fedavg import FedAvg
+from protocols.baselines.sub_fedavg import SubFedAvg
 from protocols.baselines.submodels import RandomDropout
 from protocols.clip import Clip, ClipSettings
 from protocols.pr_fl import PrFl
-from protocols.results import RoundResult
+from protocols.results import LostRound, RoundResult
 from protocols.sample_level.training import SampleLevel
 from protocols.spending import Spending
 from secagg.errors import InputError, ParameterError
@@ -22,6 +23,7 @@ from secagg.privacy.events import Gaussian, NonPrivate
 from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
+    from protocols.aggregators import Client
     from protocols.federation import Checkpoint, Federation
     from protocols.simulation.calibration import Calibration
     from protocols.system import System
@@ -106,6 +108,34 @@ def test_sessions_without_noise_end_the_guarantee(federation: Federation, instan
     assert math.isinf(rounds[-1].details["epsilon"])
 
 
+LEAVE: dict[Client, str] = dict.fromkeys(("fast-01", "fast-02", "fast-03", "fast-04"), "ShareKeys")
+
+
+def spent_in_a_lost_round(system: System) -> float:
+    """What the first round costs, of which too many leave."""
+    ((outcome, _),) = system.play(1, dropouts={0: LEAVE})
+    assert isinstance(outcome, LostRound)
+    assert system.spending is not None
+    return system.spending.epsilon
+
+
+def test_a_round_that_is_lost_before_anything_was_released_costs_nothing(
+    federation: Federation, instant: Calibration
+) -> None:
+    drawn = replace(federation, participants=len(federation.examples))
+    assert spent_in_a_lost_round(FedAvg(drawn, Uniform(drawn.units.layout, PARAMS), calibration=instant)) == 0
+
+
+def test_what_clients_conferred_about_costs_even_where_the_round_is_lost(
+    federation: Federation, instant: Calibration
+) -> None:
+    drawn = replace(federation, participants=len(federation.examples))
+    system = Clip(drawn, MaskIndexed(drawn.units.layout, PARAMS), ClipSettings(statistic="vote"), calibration=instant)
+    assert math.isinf(spent_in_a_lost_round(system))
+    assert system.spending is not None
+    assert set(system.spending.ledgers) == set(federation.fleet.names)
+
+
 def test_a_system_that_releases_more_than_sums_of_updates_is_refused(federation: Federation) -> None:
     setup = replace(federation, validation=federation.test)
     with pytest.raises(ParameterError, match="PrFl releases more than noisy updates: leave out epsilon"):
@@ -113,6 +143,11 @@ def test_a_system_that_releases_more_than_sums_of_updates_is_refused(federation:
 
 
 # ---------------------------------------------------------------------------------- examples
+
+
+def test_masks_that_depend_on_accuracy_have_no_budget(federation: Federation) -> None:
+    with pytest.raises(ParameterError, match="SubFedAvg releases more than noisy updates: leave out epsilon"):
+        SubFedAvg(federation, MaskIndexed(federation.units.layout, PARAMS))
 
 
 @pytest.fixture
