@@ -67,14 +67,16 @@ class Aggregator(ABC):
     params: Params | None = None
     """The settings of its sessions, or of those that it stands for; None in floating point."""
 
-    privacy: Privacy | None = None
-    """The differential privacy of its sums."""
-
     encrypted = False
     """Whether the server is kept from seeing single updates."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """The differential privacy of its sums."""
+        return None if self.params is None else self.params.privacy
 
     @abstractmethod
     def aggregate(
@@ -204,7 +206,6 @@ class _OnIntegers(Aggregator):
     def __init__(self, layout: Layout, params: Params | None = None) -> None:
         super().__init__(layout)
         self.params: Params = params or Params()
-        self.privacy = self.params.privacy
 
     def upload_of(self, mask: Mask, clients: int) -> int:
         """See ``Aggregator.upload_of``."""

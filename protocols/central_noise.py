@@ -50,9 +50,14 @@ class CentralNoise(Aggregator):
     def __init__(self, layout: Layout, privacy: Privacy, mode: Mode = "uniform", participation: float = 0.0) -> None:
         super().__init__(layout)
         self.mode = mode
-        self.privacy: Privacy = privacy
+        self._privacy = privacy
         self._mean = FloatMean(layout, mode, participation)
         self._participation = participation
+
+    @property
+    def privacy(self) -> Privacy:
+        """See ``Aggregator.privacy``."""
+        return self._privacy
 
     def aggregate(
         self,

@@ -135,8 +135,8 @@ class Training:
             seed: Decides the batches and whatever else is random in the model, but nothing that privacy rests on.
             entropy: Source of random bytes for ``sample_level``, as ``PrivateTraining.train``.
         """
-        if self.private is not None:
-            self.private.train(model, examples, seed, entropy)
+        if (private := self.private) is not None:
+            private.train(model, examples, seed, entropy)
             return
         home, low = _device_of(model), self.precision == "bfloat16"
         model.to(examples.device).train()

@@ -7,7 +7,7 @@ spelling of the same value.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,7 +30,6 @@ Salt = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 FieldElement = Annotated[bytes, msgspec.Meta(min_length=33, max_length=33)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 Check = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-Seeds: TypeAlias = "tuple[bytes, ...] | None"
 Bucket = Annotated[int, msgspec.Meta(ge=0, le=127)]
 
 
@@ -188,7 +187,9 @@ class UnmaskAndReveal(Unmask, frozen=True, tag="UnmaskAndReveal"):
         return f"UnmaskAndReveal(sender={self.sender})"
 
 
-def unmask(session: bytes, sender: int, shares: tuple[RevealedShare, ...], noise_seeds: Seeds) -> Unmask:
+def unmask(
+    session: bytes, sender: int, shares: tuple[RevealedShare, ...], noise_seeds: tuple[bytes, ...] | None
+) -> Unmask:
     """A client's last answer; ``noise_seeds`` is None where no noise comes off the sum."""
     if noise_seeds is None:
         return Unmask(session, sender, shares)

@@ -235,10 +235,10 @@ class Plan:
         return declaration.expand(self.session.layout, declared)[self.released]
 
     def _places_of(self, declared: Declaration) -> NDArray[np.bool_]:
+        if self.session.mode == "uniform":
+            return np.ones(self.length, bool)
         held = self._held(declared)
         match self.slots:
-            case "none" if self.length != self.released_count:
-                return np.ones(self.length, bool)
             case "none":
                 return held
             case "total" | "coordinates":

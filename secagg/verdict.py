@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from secagg.declaration import FULL, Provenance
+from secagg.privacy.calibrate import epsilon_after
 from secagg.privacy.events import NonPrivate
-from secagg.privacy.ledger import PrivacyLedger
 
 if TYPE_CHECKING:
     from secagg.aggregate import Aggregate
@@ -56,11 +56,9 @@ def _privacy(privacy: Privacy, event: Event) -> str:
     """What the noise promises in this session alone; the neighbours are those of ``Privacy``."""
     if isinstance(event, NonPrivate):
         return f"with {privacy.mechanism} noise but no guarantee ({event.reason})"
-    ledger = PrivacyLedger()
-    ledger.record(event)
     return (
         f"with {privacy.mechanism} noise: client-level differential privacy (one update or zero in its place) of "
-        f"epsilon {ledger.epsilon(privacy.delta):.3g} at delta {privacy.delta:g} for this session"
+        f"epsilon {epsilon_after(1, event, privacy.delta):.3g} at delta {privacy.delta:g} for this session"
     )
 
 

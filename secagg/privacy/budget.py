@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from secagg.errors import ParameterError
 from secagg.privacy import calibrate
@@ -48,9 +48,7 @@ class PrivacyBudget:
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf:
             raise ParameterError(f"epsilon must be positive and finite, not {self.epsilon}")
-        if self.mechanism not in get_args(Mechanism):
-            raise ParameterError(f"mechanism must be one of {get_args(Mechanism)}, not {self.mechanism!r}")
-        self._with(1.0)
+        self._with(1.0)  # refuses all else that is no setting of ``Privacy``
 
     def privacy(
         self, params: Params, *, rounds: int, clients: int, coordinates: int, mode: Mode = "uniform"

@@ -8,6 +8,7 @@ releases. Arithmetic modulo the ring is post-processing of the noisy sum, and co
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -39,6 +40,9 @@ ORDERS: tuple[float, ...] = (
 LEAST_LOCAL_STD = 2.0
 """Below it, sums of discrete Gaussians are too far from a discrete Gaussian: the curve is infinite."""
 
+CURVES_KEPT = 1024
+"""Curves of steps on a sample that are kept: they take integrals, and a client's is the same in every round."""
+
 LEAST_SAMPLED_MULTIPLIER = 0.1
 """Steps on a sample with less noise are counted as if they had no guarantee: one costs up to an epsilon of 50, and its
 moments would take an integral over ever finer steps."""
@@ -59,7 +63,7 @@ def rdp(event: Event) -> Curve:
         case Gaussian(noise_multiplier=z):
             return orders / (2 * z**2) if z > 0 else _infinite(orders)
         case SampledGaussian():
-            return _sampled_gaussian(event)
+            return _sampled_gaussian(event).copy()  # the kept one stays as it is
         case NonPrivate():
             return _infinite(orders)
         case Composed(events=events, times=times):
@@ -149,6 +153,7 @@ def _discrete_gaussian(event: DiscreteGaussianSum, orders: Curve) -> Curve:
     )
 
 
+@lru_cache(maxsize=CURVES_KEPT)
 def _sampled_gaussian(event: SampledGaussian) -> Curve:
     """I. Mironov, K. Talwar, L. Zhang, "Renyi Differential Privacy of the Sampled Gaussian Mechanism" (2019)."""
     q, z = event.sample_rate, event.noise_multiplier

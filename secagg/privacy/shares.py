@@ -70,7 +70,6 @@ class Shares:
     def __post_init__(self) -> None:
         _ = self.scale
         for sized_for in self.classes:
-            self.noise(sized_for)
             self.parts(sized_for)
 
     @cached_property

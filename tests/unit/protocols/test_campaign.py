@@ -118,6 +118,15 @@ def test_two_processes_give_the_same_results_as_one(tmp_path: Path, whole: tuple
     assert len(told) == len(set(told))
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """As in a terminal: what runs in the background may have been started with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_stops_the_other_processes_too(tmp_path: Path, whole: tuple[Path, dict[str, Runs]]) -> None:
     endless = replace(TINY, base=replace(TINY.base, rounds=5000), variants=VARIANTS[:1])
     told: list[str] = []

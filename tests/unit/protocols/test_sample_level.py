@@ -25,6 +25,7 @@ from pruning.submodel import extract
 from pruning.units import find_units
 from secagg.errors import InputError, ParameterError
 from secagg.prg import SeededEntropy
+from tests.unit.protocols.elsewhere import Elsewhere, Traveller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -390,31 +391,8 @@ def test_nothing_of_opacus_is_left_on_a_module(case: str, gradients: Gradients, 
     assert not any(parameter.__dict__ for parameter in model.parameters())
 
 
-class Traveller(nn.Linear):
-    """Notes where it is sent, and does not go."""
-
-    def __init__(self) -> None:
-        super().__init__(FEATURES, CLASSES)
-        self.sent: list[torch.device] = []
-
-    def to(self, device: torch.device) -> Traveller:  # type: ignore[override]
-        self.sent.append(device)
-        return self
-
-
-class Elsewhere(Examples):
-    """Examples that say they are on an accelerator."""
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cuda")
-
-    def subset(self, indices: Any) -> Examples:
-        return Examples(self.inputs[indices], self.labels[indices])
-
-
 def test_a_model_trains_where_the_examples_are_and_comes_back() -> None:
-    model, own = Traveller(), points()
+    model, own = Traveller(FEATURES, CLASSES), points()
     private().train(model, Elsewhere(own.inputs, own.labels), 0)
     assert model.sent == [torch.device("cuda"), torch.device("cpu")]
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from protocols.models import char_lstm
 from protocols.training import Examples, Training, accuracy
 from secagg.errors import InputError, ParameterError
+from tests.unit.protocols.elsewhere import Elsewhere, Traveller
 
 FEATURES, CLASSES = 6, 3
 
@@ -222,28 +223,8 @@ def test_frozen_parameters_stay_where_they_are() -> None:
     assert not torch.equal(after.get_parameter("2.weight"), model.get_parameter("2.weight"))
 
 
-class Traveller(nn.Linear):
-    """Notes where it is sent, and does not go."""
-
-    def __init__(self) -> None:
-        super().__init__(FEATURES, CLASSES)
-        self.sent: list[torch.device] = []
-
-    def to(self, device: torch.device) -> Traveller:  # type: ignore[override]
-        self.sent.append(device)
-        return self
-
-
-class Elsewhere(Examples):
-    """Examples that say they are on an accelerator."""
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cuda")
-
-
 def test_a_model_trains_where_the_examples_are_and_comes_back() -> None:
-    model, own = Traveller(), examples()
+    model, own = Traveller(FEATURES, CLASSES), examples()
     Training(steps=1).train(model, Elsewhere(own.inputs, own.labels), 0)
     assert model.sent == [torch.device("cuda"), torch.device("cpu")]
 
