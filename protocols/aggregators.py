@@ -23,6 +23,7 @@ from secagg.errors import InputError, NotFiniteError, TooFewClientsError, Unknow
 from secagg.ledger import Ledger
 from secagg.messages import Participant
 from secagg.params import Params
+from secagg.prg import SeededEntropy
 from secagg.release import Plan
 from secagg.session import ID_BYTES, CountedCoverage, Session
 from secagg.simulate import simulate
@@ -243,7 +244,7 @@ class FixedPoint(_OnIntegers):
         *,
         model_root: bytes = b"",  # noqa: ARG002 - there is no session
         ledgers: Ledgers | None = None,  # noqa: ARG002 - nor anything to remember of it
-        seed: bytes | None = None,  # noqa: ARG002 - there are no secrets
+        seed: bytes | None = None,
     ) -> Aggregated:
         """See ``Aggregator.aggregate``."""
         _check_clients(updates, masks, weights, dropouts)
@@ -258,6 +259,7 @@ class FixedPoint(_OnIntegers):
         if len(_completed(updates, dropouts, Stage.UNMASK)) < threshold:
             raise TooFewClientsError(f"fewer than {threshold} clients are left at the end")
         integers, sent = np.zeros(plan.length, np.int64), dict.fromkeys(alive, 0)
+        entropy = os.urandom if seed is None else SeededEntropy(seed)
         for client in alive:
             arrays, own = structure.arrays(updates[client], client), self._own(masks, client)
             try:
@@ -265,8 +267,8 @@ class FixedPoint(_OnIntegers):
             except InputError as error:
                 raise type(error)(f"client {client}: {error}", culprits=[client]) from None
             weight = None if weights is None else self._weight(weights[client])
-            seeds = () if plan.shares is None else plan.shares.seeds(os.urandom)[: plan.parts_kept(survivors)]
-            encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight, seeds=seeds)
+            seeds = () if plan.shares is None else plan.shares.seeds(entropy)[: plan.parts_kept(survivors)]
+            encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight, entropy=entropy, seeds=seeds)
             integers[plan.places(ids[client])] += encoded
             sent[client] = len(encoded) * plan.ring.bits // 8
         decoded = aggregate.decode(plan, survivors, plan.ring.centred(plan.ring.wrap(integers)))

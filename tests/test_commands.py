@@ -262,7 +262,10 @@ def test_tuning_that_was_interrupted_goes_on(
     assert (tmp_path / "tune.json").exists()
 
 
-@pytest.mark.parametrize("script", ["reproduce_clip", "reproduce_ma_clamp", "reproduce_pr_fl", "reproduce_ca_afp"])
+SCRIPTS = ("reproduce_clip", "reproduce_ma_clamp", "reproduce_pr_fl", "reproduce_ca_afp", "reproduce_privacy")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_names_the_comparisons_that_there_are(
     script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,7 +278,7 @@ def test_a_script_names_the_comparisons_that_there_are(
     assert f"--only nothing: there are {first}, " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["reproduce_clip", "reproduce_ma_clamp", "reproduce_pr_fl", "reproduce_ca_afp"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_every_comparison_of_a_script_is_one_that_the_command_knows(
     script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -292,11 +295,24 @@ def test_every_comparison_of_a_script_is_one_that_the_command_knows(
         monkeypatch.setattr(sys, "argv", [script, "--out", str(tmp_path), "--only", name])
         with pytest.raises(SystemExit):
             runpy.run_path(path, run_name="__main__")
-    assert len(asked) >= 7 * len(named["COMPARISONS"])
+    assert len(asked) >= 3 * len(named["COMPARISONS"])
     for one in asked:
         task(one.dataset)
         settings_of(one)
         params_of(one)
+
+
+def test_a_script_runs_as_few_variants_and_seeds_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("secagg.commands.main", lambda arguments: asked.append(arguments) or 0)
+    monkeypatch.delitem(sys.modules, "protocols.experiments.reproduce", raising=False)
+    path = str(Path(__file__).parent.parent / "examples" / "reproduce_ca_afp.py")
+    options = ["--only", "har", "--variants", "fedavg", "local", "--seeds", "1", "2"]
+    monkeypatch.setattr(sys, "argv", ["reproduce_ca_afp", *options])
+    runpy.run_path(path, run_name="__main__")
+    (command,) = asked
+    assert command[:2] == ["compare", "ca-afp"]
+    assert command[-6:] == ["--variants", "fedavg", "local", "--seeds", "1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ def reproduce(
 ) -> None:
     """Runs ``secagg compare`` once for each comparison; runs within one go on several cores.
 
-    Reads the options ``--data-dir``, ``--out``, ``--jobs``, ``--quick`` and ``--only`` from the command line.
+    Reads the options ``--data-dir``, ``--out``, ``--jobs``, ``--quick``, ``--only``, ``--variants`` and ``--seeds``
+    from the command line.
 
     Args:
         system: What is compared.
@@ -35,6 +36,8 @@ def reproduce(
     parser.add_argument("--jobs", default="1", help="runs at once")
     parser.add_argument("--quick", action="store_true", help="digits only")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(comparisons)}")
+    parser.add_argument("--variants", nargs="+", metavar="LABEL", help="only these besides the baseline (default: all)")
+    parser.add_argument("--seeds", nargs="+", metavar="S", help="only these (default: those of docs/results.md)")
     arguments = parser.parse_args()
 
     chosen = quick if arguments.quick else comparisons
@@ -44,5 +47,9 @@ def reproduce(
         options = ["--jobs", arguments.jobs, "--out", str(arguments.out / name)]
         if arguments.data_dir:
             options += ["--data-dir", arguments.data_dir]
+        if arguments.variants:
+            options += ["--variants", *arguments.variants]
+        if arguments.seeds:
+            options += ["--seeds", *arguments.seeds]
         if code := main(["compare", system, *common.split(), *chosen[name].split(), *options]):
             raise SystemExit(code)

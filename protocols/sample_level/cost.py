@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from secagg.errors import InputError, ParameterError
+from secagg.errors import ParameterError
 from secagg.privacy import calibrate
-from secagg.privacy.events import Composed, Event, Gaussian, SampledGaussian
+from secagg.privacy.events import Event, SampledGaussian
 from secagg.privacy.ledger import PrivacyLedger
+from secagg.privacy.pld import steps_of
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable
 
-Accountant = Literal["rdp", "prv"]
+Accountant = Literal["rdp", "prv", "pld"]
 
 MOST_BY_PRV = 50.0
 """Beyond this epsilon by RDP, PRV is not asked: it would need gigabytes."""
@@ -28,25 +29,27 @@ def epsilon(events: Iterable[Event], delta: float, accountant: Accountant = "rdp
     Args:
         events: What ``PrivateTraining.train`` returned, such as the ``events`` of the ``PrivacyLedger`` of a client.
         delta: In (0, 1).
-        accountant: ``"rdp"`` as ``PrivacyLedger``. ``"prv"`` composes distributions of the privacy loss, to a hundredth
-            (S. Gopi, Y. T. Lee, L. Wutschitz, "Numerical Composition of Differential Privacy", NeurIPS 2021), by
-            opacus, which looks at one direction: how much likelier a release is with an example than without. Both
-            bound epsilon, so where RDP's bound is less, as where epsilon is tiny, or is beyond ``MOST_BY_PRV``, that
-            one is returned.
+        accountant: ``"rdp"`` and ``"pld"`` as ``PrivacyLedger``. ``"prv"`` composes distributions of the privacy loss
+            too, to a hundredth (S. Gopi, Y. T. Lee, L. Wutschitz, "Numerical Composition of Differential Privacy",
+            NeurIPS 2021), by opacus, which needs no other extra and looks at one direction: how much likelier a release
+            is with an example than without. All bound epsilon, so where RDP's bound is less, as where epsilon is tiny,
+            or is beyond ``MOST_BY_PRV``, that one is returned.
 
     Raises:
-        ParameterError: A setting outside its domain, or opacus finds no number.
-        InputError: An event that the accountant does not know.
+        ParameterError: A setting outside its domain, an event that the accountant cannot count, its package is not
+            installed, or opacus finds no number.
+        InputError: An event that no accountant knows.
     """
     if accountant not in get_args(Accountant):
         raise ParameterError(f"accountant must be one of {get_args(Accountant)}, not {accountant!r}")
     ledger = PrivacyLedger()
     for event in events:
         ledger.record(event)
+    if accountant != "prv":
+        return ledger.epsilon(delta, accountant)
     bound = ledger.epsilon(delta)
-    if accountant == "rdp" or not 0 < bound <= MOST_BY_PRV:
-        return bound
-    return min(bound, _prv(_steps(ledger.events), delta))
+    steps = steps_of(ledger.events)
+    return min(bound, _prv(steps, delta)) if 0 < bound <= MOST_BY_PRV else bound
 
 
 def noise_for(epsilon: float, delta: float, rounds: int, *, sample_rate: float, steps: int) -> float:
@@ -70,22 +73,6 @@ def noise_for(epsilon: float, delta: float, rounds: int, *, sample_rate: float, 
         return SampledGaussian(sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=steps)
 
     return calibrate.noise_for(epsilon, delta, rounds, event)
-
-
-def _steps(events: Iterable[Event], times: int = 1) -> Counter[tuple[float, float]]:
-    """How many steps there were, by noise multiplier and sample rate."""
-    steps: Counter[tuple[float, float]] = Counter()
-    for event in events:
-        match event:
-            case SampledGaussian():
-                steps[event.noise_multiplier, event.sample_rate] += times * event.steps
-            case Gaussian():
-                steps[event.noise_multiplier, 1.0] += times
-            case Composed():
-                steps.update(_steps(event.events, times * event.times))
-            case _:
-                raise InputError(f"the PRV accountant knows no events of kind {type(event).__name__}")
-    return steps
 
 
 def _prv(steps: Counter[tuple[float, float]], delta: float) -> float:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, get_args
 
 import msgspec
 import numpy as np
 
-from secagg.errors import InputError
+from secagg.errors import InputError, ParameterError
+from secagg.privacy import pld
 from secagg.privacy.events import Event
 from secagg.privacy.rdp import ORDERS, epsilon_of, rdp, sampler_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+Accountant: TypeAlias = Literal["rdp", "pld"]
+"""Who tells epsilon: Renyi divergences, for all events, or distributions of the privacy loss, for Gaussian noise."""
 
 
 @final
@@ -48,14 +52,24 @@ class PrivacyLedger:
         self._curve = self._curve + curve
         self._error += error
 
-    def epsilon(self, delta: float) -> float:
+    def epsilon(self, delta: float, accountant: Accountant = "rdp") -> float:
         """What all events cost together at ``delta``; 0 before the first.
 
+        Args:
+            delta: In (0, 1).
+            accountant: ``"pld"`` is for ``Gaussian`` and ``SampledGaussian`` alone, never tells more than ``"rdp"``,
+                and needs the extra ``secagg[pld]``; see ``secagg.privacy.pld``.
+
         Raises:
-            ParameterError: ``delta`` is outside its domain.
+            ParameterError: A setting outside its domain, an event that the accountant cannot count, or its package is
+                not installed.
         """
+        if accountant not in get_args(Accountant):
+            raise ParameterError(f"accountant must be one of {get_args(Accountant)}, not {accountant!r}")
         spent = epsilon_of(self._curve, delta, self._error)
-        return spent if self._events else 0.0
+        if not self._events:
+            return 0.0
+        return spent if accountant == "rdp" else pld.epsilon(self._events, delta, spent)
 
     @property
     def private(self) -> bool:
