@@ -304,7 +304,12 @@ def test_every_comparison_of_a_script_is_one_that_the_command_knows(
 
 def test_a_script_runs_as_few_variants_and_seeds_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr("secagg.commands.main", lambda arguments: asked.append(arguments) or 0)
+
+    def main(arguments: list[str]) -> int:
+        asked.append(arguments)
+        return 0
+
+    monkeypatch.setattr("secagg.commands.main", main)
     monkeypatch.delitem(sys.modules, "protocols.experiments.reproduce", raising=False)
     path = str(Path(__file__).parent.parent / "examples" / "reproduce_ca_afp.py")
     options = ["--only", "har", "--variants", "fedavg", "local", "--seeds", "1", "2"]

@@ -1,0 +1,1 @@
+"""What the final model gives away: whether somebody's example was among those that it learnt."""
