@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := secagg pruning protocols attacks examples tests
 
-.PHONY: help setup demo test lint types unit long bench fuzz clean
+.PHONY: help setup demo test lint types unit long bench fuzz setup-engines test-engines clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, types and all tests (make lint, make types, make unit, make long: each by itself)"
 	@echo "make bench   speed of submodels, and of the protocol beside Flower's SecAgg+ (installs Flower)"
 	@echo "make fuzz    every decoder under coverage-guided fuzzing, SECONDS=60 in all or INPUTS=1000000 (installs Atheris)"
+	@echo "make test-engines   secure aggregation on Flower, by a local grid (installs Flower; make setup-engines: that alone)"
 	@echo "make clean   remove what the above made"
 
 setup: $(VENV)/.installed
@@ -62,6 +63,11 @@ SECONDS ?= 60
 
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(SECONDS))
+
+setup-engines: $(VENV)/.installed-bench
+
+test-engines: setup-engines
+	$(PYTEST) tests/engines
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .coverage *.egg-info

@@ -6,7 +6,7 @@ it.
 
     Start --advertise_keys--> Advertised --share_keys--> Shared --masked_input--> Masked --unmask--> Done
 
-With an active server, Masked --check_consistency--> Agreed --unmask--> Done.
+With an active server, Masked --check_consistency--> Agreed --unmask--> Done. Between two, ``save`` makes bytes of it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ import os
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
 from msgspec import structs
 
-from secagg import dealing, declaration, encoding, masking, messages, transcript
+from secagg import client_snapshot, dealing, encoding, masking, messages, transcript
+from secagg.brought import declare, weigh
 from secagg.errors import (
     SERVER,
     AgreementError,
-    LayoutMismatchError,
     LocalProtocolError,
     ParameterError,
     RemoteProtocolError,
-    ShareError,
     SignatureError,
     UnexpectedMessageError,
     UnknownClientError,
@@ -34,14 +32,15 @@ from secagg.errors import (
 )
 from secagg.identity import Identity, NoIdentity, directory
 from secagg.keys import SEED_BYTES, KeyPair
-from secagg.prg import hedged
-from secagg.relayed import members_of, refuse_declarations
+from secagg.prg import SeededEntropy, derive, hedged
+from secagg.relayed import members_of, open_relayed, refuse_declarations
 from secagg.release import Plan
-from secagg.states import Advertised, Agreed, Done, HeldShares, Masked, Shared, Start
+from secagg.states import Advertised, Agreed, Done, HeldShares, Masked, Saved, Shared, Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from secagg.declaration import Declaration
@@ -111,6 +110,7 @@ class Client:
         self.clipped_share = 0.0
         self.event: Event | None = None
         self._entropy = hedged(entropy, session.digest, transcript.id_bytes(id))
+        self._tries = 0
         self._ledger = ledger
         self._state: State = Start()
         self._directory = directory(session.params, pinned)
@@ -161,12 +161,11 @@ class Client:
         state = self._in(Advertised)
         message = self._read(roster, messages.Roster)
         members = members_of(message)
-        mine = members.get(self.id)
-        if mine is None or (mine.masking_key, mine.transport_key) != (state.masking.public, state.transport.public):
+        if members.get(self.id) != messages.Member(self.id, state.masking.public, state.transport.public):
             raise UnknownClientError("the roster does not list this client with its keys")
         self._check_signed(members, message.signatures, lambda id_: transcript.says_keys(self.session, members[id_]))
-        declared, own = self._declare(mask)
-        encoded_weight, bucket = self._weigh(weight)
+        declared, own = declare(self.session, mask)
+        encoded_weight, bucket = weigh(self.session, weight)
         graph, topology = self.session.topology(tuple(members), transcript.graph_seed(self.session, message.members))
         h1 = transcript.h1(self.session, message.members, topology.degree, topology.threshold)
 
@@ -198,6 +197,7 @@ class Client:
             agreed=agreed,
             transport=state.transport,
             self_seed=self_seed,
+            noise_seed=b"" if self.session.params.privacy is None else self._entropy(SEED_BYTES),
             own_share=dealt[self.id].self_seed,
             roster=members,
             graph=graph,
@@ -240,14 +240,19 @@ class Client:
             participants, message.signatures, lambda id_: transcript.says_first(state.h1, participants[id_])
         )
         neighbours = sorted(state.graph.neighbours(self.id).intersection(participants))
-        held = self._open(state, message, neighbours)
+        held = open_relayed(state, message, self.id, neighbours, self._directory)
         plan = Plan(self.session, state.topology.needed, message.participants)
         encoding.check_update(self.session.layout, self.session.params, update, state.own)
-        seeds = () if plan.shares is None else plan.shares.seeds(self._entropy)
-        integers, clipped_share = encoding.encode_update(
-            plan, self.id, update, state.own, state.weight, entropy=self._entropy, seeds=seeds
-        )
         h2 = transcript.h2(state.h1, message.participants)
+        # Not drawn now: who masks one update twice, having been restored twice, must send the same bytes. A try that
+        # failed here is followed by other noise.
+        tries = self._tries.to_bytes(8, "big")
+        entropy = SeededEntropy(derive(state.noise_seed, "noise seed", h2, tries, length=SEED_BYTES))
+        self._tries += 1
+        seeds = () if plan.shares is None else plan.shares.seeds(entropy)
+        integers, clipped_share = encoding.encode_update(
+            plan, self.id, update, state.own, state.weight, entropy=entropy, seeds=seeds
+        )
         hidden = self._mask(state, plan, integers, h2, neighbours)
         check = b"".join(number.to_bytes(8, "little") for number in hidden.checks)
         signature = self._identity.sign(transcript.says_second(h2, self.id))
@@ -317,21 +322,63 @@ class Client:
             raise UnmaskRefusedError("the survivors are not those that this client agreed to")
         self._check_quorum(state, message)
         alive = frozenset(survivors)
-        shares = [
-            (dealer, held.self_seed if dealer in alive else held.masking_key) for dealer, held in state.held.items()
-        ]
-        shares.append((self.id, state.own_share))
+        shares = {peer: held.self_seed if peer in alive else held.masking_key for peer, held in state.held.items()}
+        shares[self.id] = state.own_share
         if self._ledger is not None:
             if not agreed:
                 self._ledger.agree(state.plan, survivors)
             self._ledger.settle(self.session.id)
         self.event = state.plan.event(survivors)
-        revealed = tuple(share for _, share in sorted(shares, key=_first))
+        revealed = tuple(shares[dealer] for dealer in sorted(shares))
         kept = state.plan.parts_kept(survivors)
         seeds = None if kept is None else state.noise_seeds[kept:]
         answer = messages.unmask(self.session.id, self.id, revealed, seeds)
         self._state = Done()
         return messages.encode(answer)
+
+    def save(self) -> bytes:
+        """This client between two messages, to go on in another process, and only there: it answers nothing more here.
+
+        The bytes hold every secret that an answer still needs. Whoever reads them before the session is over, and what
+        the server receives, can take the masks off this client's vector: keep them like a password, no longer than the
+        session, and put what is saved after an answer in the place of what was there before, no later than the answer
+        leaves. **Never restore copies of one state.** Two different updates under one mask give away their difference,
+        two answers to ``unmask`` both secrets of somebody. After ``masked_input`` nothing that is saved can mask again;
+        before it, copies that are given the same update and the same message send the same bytes, noise included. So
+        settle the update before saving a client that has shared its keys, and keep both together. A ``Ledger`` kept as
+        carefully refuses to mask twice, and to unmask twice for different survivors.
+
+        Raises:
+            LocalProtocolError: It has sent nothing yet, or has ended.
+        """
+        saved = client_snapshot.save(self.session, self.id, self.clipped_share, self._state)
+        self._state = Saved()
+        return saved
+
+    @classmethod
+    def restore(
+        cls,
+        session: Session,
+        saved: bytes,
+        identity: Identity | None = None,
+        pinned: Mapping[int, bytes] | None = None,
+        *,
+        ledger: Ledger | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> Client:
+        """The client that was saved; everything but ``saved`` as it was given to that one.
+
+        Raises:
+            DecodingError: Not what ``save`` returned.
+            AgreementError: It was saved in another session.
+            ParameterError: As the constructor.
+        """
+        kept, state = client_snapshot.load(session, saved)
+        client = cls(kept.client, session, identity, pinned, ledger=ledger, entropy=entropy)
+        client.clipped_share, client._state = kept.clipped_share, state
+        if isinstance(state, Masked | Agreed):
+            client.event = (state.masked if isinstance(state, Agreed) else state).plan.event()
+        return client
 
     def _in(self, expected: type[StateType]) -> StateType:
         if not isinstance(self._state, expected):
@@ -382,53 +429,9 @@ class Client:
         if len(quorum) < needed:
             raise UnmaskRefusedError(f"{len(quorum)} clients agree to the survivors < {needed}: not a quorum")
 
-    def _declare(self, mask: Declaration | NDArray[np.bool_] | None) -> tuple[Declaration, NDArray[np.bool_]]:
-        """The declaration to publish, and the coordinates that are really held."""
-        layout = self.session.layout
-        if mask is None:
-            declared = declaration.FULL
-        elif isinstance(mask, declaration.Declaration):
-            declared = mask
-        else:
-            declared = declaration.of_coordinates(layout, np.asarray(mask), declaration.Provenance.DATA)
-        own = declaration.expand(layout, declared)
-        if self.session.mode == "mask-indexed":
-            return declared, own
-        if self.session.counted is None and not own.all():
-            raise LayoutMismatchError("a uniform session of pruned updates needs counts: run a counting session first")
-        return declaration.FULL, own
-
-    def _weigh(self, weight: float | None) -> tuple[int | None, int | None]:
-        """The encoded weight, and the bucket to publish."""
-        if (weight is not None) != self.session.weighted:
-            raise ParameterError(
-                "this session is weighted: bring a weight" if self.session.weighted else "no weights here"
-            )
-        if weight is None:
-            return None, None
-        params = self.session.params
-        if params.weighting != "public":
-            return encoding.encode_weight(params, weight), None
-        bucket = encoding.weight_bucket(params, weight)
-        return encoding.bucket_weight(params, bucket), bucket
-
     def _seal(self, shares: HeldShares, holder: int, secret: bytes, h1: bytes) -> messages.SealedShares:
         sealed = dealing.seal_shares(shares, holder, secret, h1)
         return structs.replace(sealed, signature=self._identity.sign(transcript.says_dealt(h1, sealed)))
-
-    def _open(self, state: Shared, message: messages.RelayedShares, neighbours: list[int]) -> dict[int, HeldShares]:
-        """Opens the shares of every neighbour, all of them before anything is masked."""
-        if [(share.dealer, share.holder) for share in message.shares] != [(peer, self.id) for peer in neighbours]:
-            raise ShareError("the server does not relay exactly one pair of shares from each neighbour")
-        held = {}
-        for sealed in message.shares:
-            self._directory.check(sealed.dealer, sealed.signature, transcript.says_dealt(state.h1, sealed))
-            try:
-                secret = state.transport.agree(state.roster[sealed.dealer].transport_key)
-                held[sealed.dealer] = dealing.open_shares(sealed, secret, state.h1)
-            except ShareError as error:
-                raise ShareError(str(error), culprits=[sealed.dealer]) from None
-        return held
 
     def _mask(
         self, state: Shared, plan: Plan, integers: NDArray[np.int64], h2: bytes, neighbours: list[int]
@@ -443,7 +446,3 @@ class Client:
             key = masking.pairwise_key(state.agreed[term.peer], h2, self.id, term.peer)
             hidden.apply(masking.MaskKey(term.sign, key, plan.overlap(self.id, term.peer)))
         return hidden
-
-
-def _first(pair: tuple[int, object]) -> int:
-    return pair[0]

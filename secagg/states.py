@@ -38,6 +38,7 @@ class Shared:
     agreed: Mapping[int, bytes] = field(repr=False)
     transport: KeyPair = field(repr=False)
     self_seed: bytes = field(repr=False)
+    noise_seed: bytes = field(repr=False)
     own_share: RevealedShare = field(repr=False)
     roster: Mapping[int, Member]
     graph: Graph
@@ -82,4 +83,9 @@ class Done:
     """The unmask answer is out."""
 
 
-State = Start | Advertised | Shared | Masked | Agreed | Done
+@dataclass(frozen=True)
+class Saved:
+    """It lives on in what was saved, and only there."""
+
+
+State = Start | Advertised | Shared | Masked | Agreed | Done | Saved

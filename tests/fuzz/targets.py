@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from secagg import declaration, field, messages, snapshot
+from secagg import client_snapshot, declaration, field, messages, snapshot
+from secagg.client import Client
 from secagg.declaration import Declaration, Provenance
 from secagg.errors import (
     AgreementError,
     DecodingError,
     DifferencingError,
     KeyAgreementError,
+    ParameterError,
     SecAggError,
     ShareError,
     SignatureError,
@@ -300,14 +302,47 @@ class RestoreTarget:
         return Server.restore(self.game.server.session, data, self.game.clients, self.game.pinned)
 
 
+class ClientRestoreTarget:
+    """A client restored from anything; what is accepted can be saved again, and answers or refuses by name.
+
+    Args:
+        adversary: Of the session.
+    """
+
+    def __init__(self, adversary: Adversary) -> None:
+        self.game = five_clients(adversary=adversary)
+        self.seeds = []
+        for round_ in ROUNDS[adversary][1:]:
+            self.game.until(round_)
+            if round_ is not Round.DONE:
+                client = self.game.clients[2]
+                state = client._state
+                self.seeds.append(client.save())
+                client._state = state
+
+    def __call__(self, data: bytes) -> None:
+        """Restores it, saves it and restores it again."""
+        saved = self.restored(data).save()
+        assert self.restored(saved).save() == saved
+
+    def restored(self, data: bytes) -> Client:
+        return Client.restore(self.game.server.session, data, self.game.identities.get(2), self.game.pinned)
+
+
 SERVERS = {adversary: ServerTarget(adversary) for adversary in ROUNDS}
 CLIENTS = {adversary: ClientTarget(adversary) for adversary in ROUNDS}
+RESTORED_CLIENTS = {adversary: ClientRestoreTarget(adversary) for adversary in ROUNDS}
 RESTORED = {adversary: RestoreTarget(servers) for adversary, servers in SERVERS.items()}
 MESSAGES = [seed for servers in SERVERS.values() for seed in servers.seeds]
 MESSAGES += [seed for clients in CLIENTS.values() for seed in clients.seeds]
 SNAPSHOTS = [seed for restored in RESTORED.values() for seed in restored.seeds]
 BITMAPS = [messages.write_bitmap(set(range(0, 300, 2)), clients) for clients in BITMAP_CLIENTS]
 NOT_SAVED = (DecodingError, AgreementError)
+NOT_THIS_CLIENT = (*NOT_SAVED, ParameterError)  # whose identity is not the one that it is restored with
+SEALED_OFF = Framing(
+    lambda data: data[: -client_snapshot.DIGEST_BYTES], lambda body: body + client_snapshot._digest(body)
+)
+"""A digest at the end."""
 
 TARGETS = {
     "messages.decode": Target(decode_message, (DecodingError,), MESSAGES, VERSIONED),
@@ -321,6 +356,10 @@ TARGETS = {
     "snapshot.decode": Target(decode_snapshot, (DecodingError,), SNAPSHOTS, BARE),
     "ledger.from_bytes": Target(read_ledger, (DecodingError,), list(ledgers()), VERSIONED, cost=16),
     **{f"server.restore {name}": Target(one, NOT_SAVED, one.seeds, BARE, cost=16) for name, one in RESTORED.items()},
+    **{
+        f"client.restore {name}": Target(one, NOT_THIS_CLIENT, one.seeds, SEALED_OFF, cost=16)
+        for name, one in RESTORED_CLIENTS.items()
+    },
     **{f"server.receive {name}": Target(one, (), one.seeds, VERSIONED, cost=16) for name, one in SERVERS.items()},
     **{f"client {name}": Target(one, (), one.seeds, VERSIONED, cost=16) for name, one in CLIENTS.items()},
 }

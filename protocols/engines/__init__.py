@@ -1,0 +1,1 @@
+"""Engines that move messages between real machines: the protocol as they would have it. None is imported unasked."""

@@ -1,0 +1,125 @@
+"""One exchange: a message to every node, and the answers of those that give one in time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flwr.app import Message
+
+from protocols.engines.flower.history import StageRecord
+from protocols.engines.flower.records import payload_bytes
+from secagg.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from flwr.app import RecordDict
+    from flwr.serverapp import Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long an exchange waits.
+
+    Args:
+        timeout: Seconds after which who has not answered has dropped out.
+        quorum: Share of the nodes, in (0, 1], whose answers are enough to wait no longer than ``grace`` for the rest.
+        grace: Seconds for the rest.
+        poll: Seconds between two looks for answers.
+
+    Raises:
+        ParameterError: A setting outside its domain.
+    """
+
+    timeout: float = 600.0
+    quorum: float = 1.0
+    grace: float = 0.0
+    poll: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quorum <= 1:
+            raise ParameterError("quorum must be in (0, 1]")
+        if self.timeout <= 0 or self.grace < 0 or self.poll <= 0:
+            raise ParameterError("timeout and poll must be positive, grace at least 0")
+
+
+class Exchange:
+    """What goes out and comes back in one stage.
+
+    Args:
+        stage: Its name.
+        kind: The type of its messages, ``train`` or ``evaluate``.
+        round_number: Of the round.
+        contents: Node to what it is sent.
+        patience: How long to wait.
+    """
+
+    def __init__(
+        self, stage: str, kind: str, round_number: int, contents: Mapping[int, RecordDict], patience: Patience
+    ) -> None:
+        self.stage = stage
+        self.messages = [
+            Message(content, node, kind, ttl=patience.timeout, group_id=str(round_number))
+            for node, content in contents.items()
+        ]
+        self._patience = patience
+        self._begin = time.monotonic()
+        self._nodes = frozenset(contents)
+        self._upload = 0
+        self._answered: set[int] = set()
+        self._failures: dict[int, str] = {}
+
+    def run(self, grid: Grid) -> dict[int, RecordDict]:
+        """Sends everything, waits, and returns what arrived."""
+        return self.take(self._wait(grid, set(grid.push_messages(self.messages))))
+
+    def take(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
+        """What nodes replied, each once; error replies and strangers are left out."""
+        found = {}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            if node not in self._nodes or node in found:
+                continue
+            self._upload += payload_bytes(reply)
+            if reply.has_error():
+                self._failures[node] = str(reply.error.reason)
+            else:
+                found[node] = reply.content
+        return found
+
+    def accept(self, node: int) -> None:
+        """Notes that the answer of a node was accepted."""
+        self._answered.add(node)
+
+    def refuse(self, node: int, reason: str) -> None:
+        """Notes that it was not."""
+        self._failures[node] = reason
+
+    def record(self) -> StageRecord:
+        """What the exchange came to."""
+        return StageRecord(
+            stage=self.stage,
+            asked=len(self._nodes),
+            answered=len(self._answered),
+            failures=dict(sorted(self._failures.items())),
+            download_bytes=sum(map(payload_bytes, self.messages)),
+            upload_bytes=self._upload,
+            seconds=time.monotonic() - self._begin,
+        )
+
+    def _wait(self, grid: Grid, waiting: set[str]) -> Sequence[Message]:
+        replies: list[Message] = []
+        deadline = self._begin + self._patience.timeout
+        enough = self._patience.quorum * len(self._nodes)
+        while True:
+            for reply in grid.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                replies.append(reply)
+            now = time.monotonic()
+            if sum(not reply.has_error() for reply in replies) >= enough:
+                deadline, enough = min(deadline, now + self._patience.grace), float("inf")
+            if not waiting or now >= deadline:
+                return replies
+            time.sleep(min(self._patience.poll, deadline - now))

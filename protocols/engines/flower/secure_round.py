@@ -1,0 +1,164 @@
+"""The server's side of one round: a session whose stages are exchanges with nodes.
+
+Nodes are known to Flower by an id of its own, clients to each other by the number that they advertise keys under; a
+node speaks for the number that it has begun with, and for no other.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flwr.app import RecordDict
+
+from protocols.engines.flower.exchange import Exchange
+from protocols.engines.flower.records import ABANDON, STAGE, wire, write
+from secagg import Round, Server, messages
+from secagg.errors import DecodingError, RemoteProtocolError, UnknownClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flwr.app import Message
+    from flwr.serverapp import Grid
+
+    from protocols.engines.flower.agreement import Agreement
+    from protocols.engines.flower.exchange import Patience
+    from protocols.engines.flower.history import StageRecord
+    from secagg import Aggregate
+
+
+class SecureRound:
+    """One session with nodes.
+
+    Args:
+        agreement: What it is.
+        grid: Moves messages.
+        kind: Type of the messages, ``train`` or ``evaluate``.
+        patience: How long exchanges wait.
+        pinned: With an active server, the public identity of every client.
+    """
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        grid: Grid,
+        kind: str,
+        patience: Patience,
+        pinned: Mapping[int, bytes] | None = None,
+    ) -> None:
+        self.agreement = agreement
+        self.stages: list[StageRecord] = []
+        self._grid, self._kind, self._patience = grid, kind, patience
+        self._server = Server(agreement.as_session(), None, pinned)
+        self._number: dict[int, int] = {}
+        self._outgoing: dict[int, RecordDict] = {}
+        self._masking: Exchange | None = None
+
+    def begin(self, requests: Mapping[int, RecordDict], advertised: Mapping[int, bytes]) -> list[Message]:
+        """Exchanges keys and shares.
+
+        Args:
+            requests: Node to what the strategy asks of it.
+            advertised: Keys for this session that came with the round before, by node; who has none is asked.
+
+        Returns:
+            The messages that ask for masked vectors.
+
+        Raises:
+            AbortError: Too few clients, or the release rule lets nothing out.
+            RemoteProtocolError: What they shared contradicts itself.
+            ParameterError: Settings that do not fit the cohort.
+        """
+        for node in set(advertised).intersection(requests):
+            with suppress(RemoteProtocolError):  # it is asked again then
+                self._receive(node, advertised[node])
+        missing = {node: self._proposal() for node in requests if node not in self._number}
+        if missing:
+            self._play(missing)
+        self._close()
+        self._play({node: _joined(requests[node], records) for node, records in self._outgoing.items()})
+        self._close()
+        self._masking = self._exchange(self._outgoing)
+        return self._masking.messages
+
+    def finish(self, replies: Iterable[Message], following: Agreement | None) -> tuple[Aggregate, dict[int, bytes]]:
+        """Takes the masked vectors and has them unmasked.
+
+        Args:
+            replies: To the messages of ``begin``.
+            following: The session of the next round, for which survivors advertise keys already.
+
+        Returns:
+            The aggregate, and those keys by node.
+
+        Raises:
+            AbortError: Too few clients are left, or the sums contradict their checksum.
+            RemoteProtocolError: What they revealed contradicts itself.
+        """
+        keys: dict[int, bytes] = {}
+        if self._masking is not None:
+            self._take(self._masking, self._masking.take(replies))
+        self._close()
+        while self._server.round is not Round.DONE:
+            if self._server.round is Round.UNMASK and following is not None:
+                for records in self._outgoing.values():
+                    records[STAGE]["next"] = following.encode()
+            for node, records in self._play(self._outgoing).items():
+                with suppress(DecodingError):  # who sends none is asked in the next round
+                    keys[node] = wire(records, "keys")
+            self._close()
+        return self._server.outcome, keys
+
+    def abandon(self) -> None:
+        """Tells everybody that took part to forget the session; whoever does not hear it forgets it with the next."""
+        farewell = {node: write(ABANDON, self.agreement.session) for node in self._number}
+        self._grid.push_messages(self._exchange(farewell).messages)
+
+    def _proposal(self) -> RecordDict:
+        agreement = self.agreement
+        return write(Round.ADVERTISE_KEYS.value, agreement.session, agreement=agreement.encode())
+
+    def _exchange(self, contents: Mapping[int, RecordDict]) -> Exchange:
+        return Exchange(self._server.round.value, self._kind, self.agreement.round, contents, self._patience)
+
+    def _play(self, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
+        exchange = self._exchange(contents)
+        return self._take(exchange, exchange.run(self._grid))
+
+    def _take(self, exchange: Exchange, answers: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
+        """Hands answers to the server; those that it accepted."""
+        accepted = {}
+        for node, records in answers.items():
+            try:
+                self._receive(node, wire(records))
+            except RemoteProtocolError as error:
+                exchange.refuse(node, f"{type(error).__name__}: {error}")
+                continue
+            exchange.accept(node)
+            accepted[node] = records
+        self.stages.append(exchange.record())
+        return accepted
+
+    def _receive(self, node: int, data: bytes) -> None:
+        number = getattr(messages.decode(data), "sender", None)
+        if not isinstance(number, int):
+            raise DecodingError("a message of nobody")
+        if self._number.get(node, number) != number:
+            raise UnknownClientError("a node speaks for another client")
+        self._server.receive(data)
+        self._number[node] = number
+
+    def _close(self) -> None:
+        outgoing = self._server.close_round()
+        node_of = {number: node for node, number in self._number.items()}
+        stage = self._server.round.value
+        self._outgoing = {
+            node_of[number]: write(stage, self.agreement.session, {"message": data})
+            for number, data in outgoing.items()
+        }
+
+
+def _joined(asked: RecordDict, ours: RecordDict) -> RecordDict:
+    """What the app is asked, with our records, in a dict of their own: strategies hand one dict to all nodes."""
+    return RecordDict({**asked, **ours})

@@ -1,0 +1,328 @@
+"""The server's side: a wrapper around a strategy, which is handed the mean as if it were one client's reply.
+
+A round is three exchanges with a semi-honest server: shares, masked vectors, unmasking; and one more, the consistency
+check, with an active one. The keys of the next round come with the unmasking, so that only the first round, and nodes
+that were not in the last one, need an exchange to advertise them.
+"""
+
+from __future__ import annotations
+
+import os
+from logging import INFO, WARNING
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
+
+from protocols.engines.flower.agreement import METRIC, Agreement, tensors_of
+from protocols.engines.flower.exchange import Patience
+from protocols.engines.flower.history import RoundRecord
+from protocols.engines.flower.means import check_strategy, weight_key
+from protocols.engines.flower.secure_round import SecureRound
+from protocols.engines.flower.training import arrays_in, root_of, shapes_of
+from secagg import Params
+from secagg.errors import AbortError, InputError, ParameterError, RemoteProtocolError
+from secagg.privacy.ledger import PrivacyLedger
+from secagg.session import ID_BYTES
+from secagg.structure import Structure
+from secagg.verdict import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flwr.app import ConfigRecord
+    from flwr.serverapp import Grid
+    from flwr.serverapp.strategy import Result
+    from numpy.typing import NDArray
+
+    from secagg import Aggregate, Layout
+    from secagg.params import Mode
+
+    Arrays = dict[str, NDArray[Any]]
+
+Evaluation = Literal["none", "secure", "clear"]
+EVALUATIONS: tuple[Evaluation, ...] = ("none", "secure", "clear")
+
+
+class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are not read
+    """A strategy whose server learns the weighted mean of the updates, and no update.
+
+    Nodes need ``secure_aggregation_mod``. Who fails, or does not answer in time, has dropped out; where too few are
+    left, the round is aborted: the model stays as it is, and ``history`` says why.
+
+    Args:
+        strategy: The strategy to wrap; one that needs no more than the mean.
+        params: The settings of the sessions. ``max_weight`` is the most examples that a client may have.
+        mode: ``"uniform"``, or ``"mask-indexed"`` where apps ``declare`` what they hold.
+        layout: The layout of the model with its units, for compact declarations of unit masks.
+        weighted: Whether clients weigh as much as the metric says that the strategy weights by; else all weigh the
+            same. None: they do, unless there is ``params.privacy``.
+        metrics: Name of each metric of training that is averaged, to its largest magnitude: public, never chosen from
+            private data. Other metrics stay on the nodes.
+        evaluation: What becomes of the strategy's evaluation on nodes. ``"none"``: there is none; ``"secure"``: its
+            ``evaluation_metrics`` are averaged in a session of their own; ``"clear"``: every node's metrics and number
+            of examples go to the server as they are.
+        evaluation_metrics: As ``metrics``.
+        timeout: As ``Patience``; that of ``start`` should not be shorter, it holds for masked vectors.
+        quorum: As ``Patience``.
+        grace: As ``Patience``.
+        poll: As ``Patience``.
+        pinned: With an active server, the public identity of every client by its number, as the nodes have it.
+        bind_model: Whether the session is bound to the model that the server hands out, so that a server that hands
+            out different ones ends the session. It takes one more exchange a round, since keys then cannot come with
+            the round before.
+        needs_only_mean: Your word for a strategy that is not Flower's own.
+
+    Raises:
+        ParameterError: The strategy needs single updates, or settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        params: Params | None = None,
+        *,
+        mode: Mode = "uniform",
+        layout: Layout | None = None,
+        weighted: bool | None = None,
+        metrics: Mapping[str, float] | None = None,
+        evaluation: Evaluation = "none",
+        evaluation_metrics: Mapping[str, float] | None = None,
+        timeout: float = 600.0,
+        quorum: float = 1.0,
+        grace: float = 0.0,
+        poll: float = 0.1,
+        pinned: Mapping[int, bytes] | None = None,
+        bind_model: bool = False,
+        needs_only_mean: bool = False,
+    ) -> None:
+        check_strategy(strategy, needs_only_mean=needs_only_mean)
+        self.strategy = strategy
+        self.params = params or Params()
+        self.history: list[RoundRecord] = []
+        self.spent = PrivacyLedger()
+        self._weighted = self.params.privacy is None if weighted is None else weighted
+        self._mode: Mode = mode
+        self._layout = layout
+        self._metrics = {MessageType.TRAIN: dict(metrics or {}), MessageType.EVALUATE: dict(evaluation_metrics or {})}
+        self._patience = Patience(timeout=timeout, quorum=quorum, grace=grace, poll=poll)
+        self._pinned = pinned
+        self._bind_model = bind_model
+        self._evaluation = evaluation
+        self._last_round: int | None = None
+        self._keys: dict[str, tuple[Agreement, dict[int, bytes]]] = {}
+        self._playing: dict[str, tuple[SecureRound, Message]] = {}
+        self._check_settings()
+
+    def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *args: Any, **kwargs: Any) -> Result:
+        """Runs the strategy, as ``Strategy.start``; after the last round no node keeps anything."""
+        self._last_round = num_rounds
+        return super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
+
+    def summary(self) -> None:
+        """Logs the settings."""
+        params = self.params
+        log(INFO, "\t├──> Secure aggregation: %s, against %s server", self._mode, params.adversary)
+        log(INFO, "\t│\t├── min_cohort %s, max_dropouts %s", params.min_cohort, params.max_dropouts)
+        log(INFO, "\t│\t└── evaluation on nodes: %s", self._evaluation)
+        if self._evaluation == "clear":
+            log(WARNING, "\t│\tevaluation='clear': every node's metrics and number of examples go to the server")
+        self.strategy.summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Has keys and shares exchanged and nodes train; returns the messages that ask for masked vectors."""
+        asked = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        return self._begin(server_round, asked, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Has the sum unmasked, and hands the strategy the mean as one reply."""
+        found = self._finish(server_round, MessageType.TRAIN, replies)
+        if found is None:
+            return None, None
+        aggregate, asked = found
+        before = arrays_in(asked.content)
+        reply = self._reply(aggregate, asked, _applied(aggregate, before))
+        arrays, metrics = self.strategy.aggregate_train(server_round, [reply])
+        return None if arrays is None else _like(arrays, before), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As ``configure_train``, for evaluation."""
+        if self._evaluation == "none":
+            return []
+        asked = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
+        return asked if self._evaluation == "clear" else self._begin(server_round, asked, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """As ``aggregate_train``, for evaluation."""
+        if self._evaluation == "clear":
+            return self.strategy.aggregate_evaluate(server_round, replies)
+        found = self._finish(server_round, MessageType.EVALUATE, replies)
+        if found is None:
+            return None
+        return self.strategy.aggregate_evaluate(server_round, [self._reply(*found)])
+
+    def _check_settings(self) -> None:
+        if self.params.privacy is not None and (self._metrics[MessageType.TRAIN] or self._evaluation != "none"):
+            raise ParameterError("metrics and evaluation have no noise: with Params.privacy, leave both out")
+        if self._evaluation not in EVALUATIONS:
+            raise ParameterError(f"evaluation must be one of {EVALUATIONS}, not {self._evaluation!r}")
+        if (self._evaluation == "secure") != bool(self._metrics[MessageType.EVALUATE]):
+            raise ParameterError("evaluation='secure' and evaluation_metrics belong together: set both, or neither")
+        if (self._pinned is not None) != self.params.active:
+            raise ParameterError("pinned identities and adversary='active' belong together: set both, or neither")
+
+    def _begin(self, server_round: int, asked: list[Message], grid: Grid) -> list[Message]:
+        if not asked:
+            return []
+        kind = asked[0].metadata.message_type
+        _check_alike(asked)
+        agreement, keys = self._agreed(server_round, kind, asked[0].content, grid)
+        playing = SecureRound(agreement, grid, kind, self._patience, self._pinned)
+        requests = {message.metadata.dst_node_id: message.content for message in asked}
+        try:
+            messages = playing.begin(requests, keys)
+        except (AbortError, RemoteProtocolError) as error:
+            self._abort(playing, server_round, kind, error)
+            return []
+        self._playing[_category(kind)] = (playing, asked[0])
+        return messages
+
+    def _finish(self, server_round: int, category: str, replies: Iterable[Message]) -> tuple[Aggregate, Message] | None:
+        playing, asked = self._playing.pop(category, (None, None))
+        if playing is None or asked is None:
+            return None
+        kind = asked.metadata.message_type
+        following = None if self._bind_model or server_round == self._last_round else playing.agreement.next(_id())
+        try:
+            aggregate, keys = playing.finish(replies, following)
+        except (AbortError, RemoteProtocolError) as error:
+            self._abort(playing, server_round, kind, error)
+            return None
+        if following is not None:
+            self._keys[category] = (following, keys)
+        if aggregate.event is not None:
+            self.spent.record(aggregate.event)
+        row = _row(server_round, category, playing, aggregate)
+        self.history.append(row)
+        log(INFO, "secure_aggregation: round %s, %s: %s", server_round, category, row.line())
+        log(INFO, "\t└──> %s", row.verdict)
+        return aggregate, asked
+
+    def _abort(self, playing: SecureRound, server_round: int, kind: str, error: Exception) -> None:
+        row = RoundRecord(
+            round=server_round,
+            kind=_category(kind),
+            outcome="aborted",
+            reason=f"{type(error).__name__}: {error}",
+            stages=tuple(playing.stages),
+        )
+        self.history.append(row)
+        log(WARNING, "secure_aggregation: round %s, %s: %s", server_round, row.kind, row.line())
+        playing.abandon()
+
+    def _agreed(
+        self, server_round: int, kind: str, content: RecordDict, grid: Grid
+    ) -> tuple[Agreement, dict[int, bytes]]:
+        """The session of this round, and the keys that were advertised for it in the round before."""
+        layout = self._model(content) if _category(kind) == MessageType.TRAIN else None
+        evaluated = layout is None
+        agreement = Agreement(
+            run=str(grid.run.run_id),
+            round=server_round,
+            session=_id(),
+            params=self.params,
+            mode="uniform" if evaluated else self._mode,
+            weighted_by=weight_key(self.strategy) if self._weighted else "",
+            metrics=tuple(self._metrics[_category(kind)].items()),
+            tensors=tensors_of(layout),
+            unit_groups=() if layout is None else tuple(layout.unit_groups.items()),
+            model_root=root_of(layout, arrays_in(content)) if self._bind_model and layout is not None else b"",
+        )
+        prepared, keys = self._keys.pop(_category(kind), (agreement, {}))
+        # Whatever the strategy changed in between, keys are good for the session that they were made for only.
+        unchanged = agreement.next(prepared.session).encode() == prepared.next(prepared.session).encode()
+        return (prepared, keys) if unchanged else (agreement, {})
+
+    def _model(self, content: RecordDict) -> Layout:
+        try:
+            found = Structure(arrays_in(content)).layout
+        except InputError as error:
+            raise ParameterError(f"the strategy sends no model that can be aggregated: {error}") from None
+        if self._layout is None:
+            return found
+        if shapes_of(self._layout) != shapes_of(found):
+            raise ParameterError("layout names other tensors, or other shapes, than the model has")
+        return self._layout
+
+    def _reply(self, aggregate: Aggregate, asked: Message, arrays: Arrays | None = None) -> Message:
+        """The mean, as a strategy would have it from a single client."""
+        means = aggregate.plan.session.layout.by_tensor(aggregate.mean)
+        metrics = {name.removeprefix(METRIC): float(mean) for name, mean in means.items() if name.startswith(METRIC)}
+        records = RecordDict({"metrics": MetricRecord({**metrics, weight_key(self.strategy): aggregate.total_weight})})
+        if arrays is not None:
+            name = next(iter(asked.content.array_records))
+            records[name] = ArrayRecord({key: Array(values) for key, values in arrays.items()})
+        return Message(records, reply_to=asked)
+
+
+def _check_alike(asked: list[Message]) -> None:
+    """Refuses a strategy that sends nodes different models: their updates have no common mean."""
+    first = asked[0]
+    for message in asked[1:]:
+        same = message.content is first.content or message.content.array_records == first.content.array_records
+        if not same or message.metadata.message_type != first.metadata.message_type:
+            raise ParameterError("the strategy sends nodes different models, whose updates have no common mean")
+
+
+def _applied(aggregate: Aggregate, before: Arrays) -> Arrays:
+    """The model after the mean; what is withheld or not aggregated stays as it was."""
+    structure = Structure(before)
+    steps = aggregate.plan.session.layout.by_tensor(np.nan_to_num(aggregate.mean, nan=0.0))
+    starts = structure.arrays(before, "start")
+    after = {name: start.astype(np.float64) + steps[name] for name, start in starts.items()}
+    built: Arrays = structure.build(after, lambda name: before[name])
+    return built
+
+
+def _like(arrays: ArrayRecord, before: Arrays) -> ArrayRecord:
+    """Arrays in the types of the model; integers, which strategies average too, as they were."""
+    kept = {}
+    for name, array in arrays.items():
+        old = before.get(name)
+        if old is None or array.dtype == str(old.dtype):
+            kept[name] = array
+        else:
+            kept[name] = Array(array.numpy().astype(old.dtype) if np.issubdtype(old.dtype, np.floating) else old)
+    return ArrayRecord(kept)
+
+
+def _row(server_round: int, kind: str, playing: SecureRound, aggregate: Aggregate) -> RoundRecord:
+    released = aggregate.plan.released
+    return RoundRecord(
+        round=server_round,
+        kind=kind,
+        outcome="aggregated",
+        stages=tuple(playing.stages),
+        survivors=len(aggregate.survivors),
+        total_weight=aggregate.total_weight,
+        smallest_group=aggregate.smallest_group,
+        withheld_share=1 - aggregate.plan.released_count / len(released),
+        verdict=verdict(aggregate),
+        event=aggregate.event,
+    )
+
+
+def _category(kind: str) -> str:
+    return kind.split(".", maxsplit=1)[0]
+
+
+def _id() -> bytes:
+    return os.urandom(ID_BYTES)
