@@ -291,6 +291,12 @@ def test_secure_aggregation_is_calibrated_once_for_each_kind_of_session(short: l
     assert len(short) == 8 * SESSIONS
 
 
+def test_a_long_session_is_measured_once(short: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "LONG", 1e-9)
+    Calibration().time("uniform", 4, PARAMS)
+    assert short == [16, 64]
+
+
 def test_known_times_come_back_from_their_file(tmp_path: Path, short: list[int]) -> None:
     path = tmp_path / "results" / "times.json"
     assert Calibration.load(path).times == ()
