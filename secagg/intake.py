@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from secagg.identity import Directory, NoDirectory
-    from secagg.messages import AdvertiseKeys, ShareKeys
+    from secagg.messages import AdvertiseKeys, SealedShares, ShareKeys
     from secagg.session import Session
 
 
@@ -67,6 +67,15 @@ def check_shares(message: ShareKeys, session: Session, h1: bytes, neighbours: Co
     if session.mode == "uniform" and message.declaration != FULL:
         raise UnexpectedMessageError("a uniform session declares no masks")
     expand(session.layout, message.declaration)
+
+
+def by_holder(shared: Iterable[ShareKeys]) -> dict[int, list[SealedShares]]:
+    """The sealed shares of all dealers by who holds them, in the order of the dealers."""
+    found: dict[int, list[SealedShares]] = {}
+    for message in shared:
+        for sealed in message.shares:
+            found.setdefault(sealed.holder, []).append(sealed)
+    return found
 
 
 def check_signed_shares(message: ShareKeys, directory: Directory | NoDirectory, h1: bytes) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from secagg.graph import Graph
+    from secagg.privacy.events import Event
     from secagg.session import Session
     from secagg.topology import Topology
 
@@ -113,6 +114,11 @@ class Server:
         if self._outcome is None:
             raise LocalProtocolError(f"no outcome yet: the session is in round {self.round.value}")
         return self._outcome
+
+    @property
+    def event(self) -> Event | None:
+        """What the session costs if it breaks off in its last round, when shares may be out; None in any other."""
+        return self._plan.event(self._survivors) if self.round is Round.UNMASK else None
 
     def receive(self, data: bytes) -> int:
         """Takes one message.
@@ -337,14 +343,10 @@ class Server:
         participants = self._admit_participants(answers)
         plan = self._plan
         signatures = _signatures(answers, plan.clients)
-        inboxes: dict[int, list[messages.SealedShares]] = {client: [] for client in plan.clients}
-        for client in plan.clients:
-            for sealed in answers[client].shares:
-                if sealed.holder in inboxes:
-                    inboxes[sealed.holder].append(sealed)
+        inboxes = intake.by_holder(answers[client] for client in plan.clients)
         return {
             client: messages.encode(
-                messages.RelayedShares(self.session.id, participants, tuple(inboxes[client]), signatures)
+                messages.RelayedShares(self.session.id, participants, tuple(inboxes.get(client, ())), signatures)
             )
             for client in plan.clients
         }

@@ -56,6 +56,7 @@ class Session:
         weighted: Whether each client brings a weight; otherwise all weigh the same.
         counted: In a uniform session of pruned updates, the counts that decide what is released.
         model_root: Root of the model that the updates start from (``merkle``), 32 bytes, or empty.
+        context: Whatever else all parties agree on, as bytes: an application's own words for what the session is about.
 
     Raises:
         ParameterError: Settings that contradict the mode or the adversary, or an id or a root of another length.
@@ -68,6 +69,7 @@ class Session:
     weighted: bool = False
     counted: CountedCoverage | None = None
     model_root: bytes = b""
+    context: bytes = b""
 
     def __post_init__(self) -> None:
         if len(self.id) != ID_BYTES:
@@ -110,6 +112,7 @@ class Session:
             bytes([self.weighted]),
             self.counted.digest if self.counted else b"",
             self.model_root,
+            *((self.context,) if self.context else ()),
         )
         return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
 

@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
 
-from protocols.engines.flower import Fault, LocalGrid, declare, secure_aggregation_mod
+from protocols.engines.flower import (
+    Fault,
+    Keys,
+    LocalGrid,
+    SecureAggregation,
+    SecureAggregationMod,
+    declare,
+    secure_aggregation_mod,
+)
 from protocols.engines.flower.records import STAGE
-from secagg import Params, delta, simulate
+from secagg import Identity, Params, delta, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from flwr.app import Context
     from flwr.clientapp.typing import Mod
+    from flwr.serverapp.strategy import Strategy
     from numpy.typing import NDArray
-
-    from protocols.engines.flower import SecureAggregation
 
     Arrays = dict[str, NDArray[Any]]
 
 NODES = 6
 PARAMS = Params(min_cohort=2, max_dropouts=2, max_weight=100, levels=2**30)
 STAGES = ("AdvertiseKeys", "ShareKeys", "MaskedInput", "Unmask")
+
+EVERYBODY = range(1, NODES + 1)
+IDENTITIES = {node: Identity(bytes([node]) * 32) for node in EVERYBODY}
+PINNED = {node: identity.public for node, identity in IDENTITIES.items()}
+ACTIVE = replace(PARAMS, adversary="active", max_dropouts=1)
+
+
+def secure(params: Params = PARAMS, strategy: Strategy | None = None, **settings: Any) -> SecureAggregation:
+    """A strategy that waits for nobody; with an active server it has everybody's identity."""
+    pinned = {"pinned": PINNED} if params.active else {}
+    return SecureAggregation(strategy or FedAvg(), params, **({"timeout": 0.01} | pinned | settings))
+
+
+def active_mod(params: Params = ACTIVE, **settings: Any) -> SecureAggregationMod:
+    """A mod with all that it takes against an active server."""
+    return SecureAggregationMod(
+        params=params, keys=lambda context: Keys(IDENTITIES[context.node_id], PINNED), **settings
+    )
 
 
 def model() -> Arrays:

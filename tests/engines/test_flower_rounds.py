@@ -18,15 +18,19 @@ from flwr.clientapp.mod import fixedclipping_mod
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
-from protocols.engines.flower import Fault, Keys, LocalGrid, SecureAggregation, SecureAggregationMod
+from protocols.engines.flower import Fault, LocalGrid, SecureAggregation, SecureAggregationMod
 from protocols.engines.flower import secure_aggregation_mod as mod
 from protocols.engines.flower.history import write_csv, write_json
-from secagg import Declaration, Identity, Layout, Params, Privacy, Provenance, Tensor, declaration
+from secagg import Declaration, Layout, Params, Privacy, Provenance, Tensor, declaration
 from secagg.errors import ParameterError
 from tests.engines.federation import (
+    ACTIVE,
+    EVERYBODY,
     NODES,
     PARAMS,
+    PINNED,
     STAGES,
+    active_mod,
     app_of,
     arrays_of,
     assert_same,
@@ -44,18 +48,9 @@ if TYPE_CHECKING:
 
     from flwr.serverapp.strategy import Strategy
 
-EVERYBODY = range(1, NODES + 1)
-IDENTITIES = {node: Identity(bytes([node]) * 32) for node in EVERYBODY}
-PINNED = {node: identity.public for node, identity in IDENTITIES.items()}
-ACTIVE = replace(PARAMS, adversary="active", max_dropouts=1)
-
 
 def secure(strategy: Strategy | None = None, params: Params = PARAMS, **settings: Any) -> SecureAggregation:
     return SecureAggregation(strategy or FedAvg(), params, **({"timeout": 0.01} | settings))
-
-
-def active_mod(params: Params = ACTIVE) -> SecureAggregationMod:
-    return SecureAggregationMod(params=params, keys=lambda context: Keys(IDENTITIES[context.node_id], PINNED))
 
 
 def test_fedavg_ends_with_the_model_that_simulate_ends_with_bit_for_bit() -> None:
@@ -154,18 +149,21 @@ def test_an_accountant_of_single_replies_is_refused() -> None:
 # Exchanges.
 
 
-@pytest.mark.parametrize("adversary", ["semi-honest", "active"])
-def test_keys_come_with_the_round_before_so_that_a_round_takes_one_exchange_less(adversary: str) -> None:
-    active = adversary == "active"
-    strategy = secure(params=ACTIVE, pinned=PINNED) if active else secure()
-    grid = LocalGrid(app_of([active_mod()] if active else [mod]), NODES)
-    found = run(strategy, grid, rounds=2)
-    check = ["ConsistencyCheck"] * active
-    wanted = ["ShareKeys", "MaskedInput", *check, "Unmask"]
+def test_keys_come_with_the_round_before_so_that_a_round_takes_one_exchange_less() -> None:
+    strategy = secure()
+    found = run(strategy, LocalGrid(app_of(), NODES), rounds=2)
     first, second = ([stage.stage for stage in row.stages] for row in strategy.history)
-    assert first == ["AdvertiseKeys", *wanted]
-    assert second == wanted
-    assert_same(found, expected(expected(model(), params=PARAMS)))
+    assert first == list(STAGES)
+    assert second == list(STAGES[1:])
+    assert_same(found, expected(expected(model())))
+
+
+def test_with_an_active_server_a_round_takes_five_since_keys_are_for_what_is_asked_in_it() -> None:
+    strategy = secure(params=ACTIVE, pinned=PINNED)
+    found = run(strategy, LocalGrid(app_of([active_mod()]), NODES), rounds=2)
+    wanted = ["AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmask"]
+    assert [[stage.stage for stage in row.stages] for row in strategy.history] == [wanted, wanted]
+    assert_same(found, expected(expected(model())))
 
 
 def test_only_nodes_that_were_not_in_the_last_round_are_asked_for_keys() -> None:
@@ -173,12 +171,6 @@ def test_only_nodes_that_were_not_in_the_last_round_are_asked_for_keys() -> None
     run(strategy, LocalGrid(app_of(), NODES, fault=at("Unmask", {2: Fault.SILENT, 5: Fault.LOST})), rounds=2)
     asked = {stage.stage: stage.asked for stage in strategy.history[1].stages}
     assert asked == {"AdvertiseKeys": 2, "ShareKeys": 6, "MaskedInput": 6, "Unmask": 6}
-
-
-def test_a_model_that_the_session_is_bound_to_takes_keys_in_every_round() -> None:
-    strategy = secure(bind_model=True)
-    assert_same(run(strategy, LocalGrid(app_of(), NODES), rounds=2), expected(expected(model())))
-    assert [len(row.stages) for row in strategy.history] == [4, 4]
 
 
 # Dropouts.
@@ -224,7 +216,8 @@ def test_with_too_few_left_nothing_is_released_the_model_stays_and_the_next_roun
     assert [row.outcome for row in strategy.history] == ["aborted", "aggregated"]
     assert "nothing was released" in strategy.history[0].line()
     assert strategy.history[0].stages[-1].stage == stage
-    assert_same(found, expected(model()))
+    again = EVERYBODY if stage != "Unmask" else [1, 2, 3, 4, 5]  # who has answered the last stage masks nothing more
+    assert_same(found, expected(model(), again))
 
 
 def test_a_round_that_was_aborted_leaves_nothing_on_the_nodes() -> None:
@@ -347,6 +340,7 @@ def test_evaluation_is_left_out_unless_it_is_asked_for() -> None:
     grid = LocalGrid(app_of(), NODES, observe=lambda message: sent.append(message.metadata.message_type))
     run(secure(), grid)
     assert set(sent) == {MessageType.TRAIN}
+    grid = LocalGrid(app_of([SecureAggregationMod(clear_evaluation=True)]), NODES)
     clear = secure(evaluation="clear").start(grid, record(model()), num_rounds=1)
     assert clear.evaluate_metrics_clientapp[1]["accuracy"] == pytest.approx(
         np.average([node / 8 for node in EVERYBODY], weights=[examples(node) for node in EVERYBODY])

@@ -57,6 +57,8 @@ def test_another_value_of_any_field_gives_another_digest() -> None:
         {"counted": replace(COUNTED, clients=frozenset({0, 1, 3}))},
         {"counted": replace(COUNTED, least=np.array([3, 3, 3, 2], np.int32))},
         {"model_root": bytes(32)},
+        {"context": b"\0"},
+        {"model_root": bytes(32), "context": bytes(32)},
     ]
     digests = {SESSION.digest, *(replace(SESSION, **changes).digest for changes in others)}
     assert len(digests) == len(others) + 1

@@ -6,6 +6,7 @@ So its mean over the clients comes out as theirs does, and the same rules say wh
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,8 @@ class Agreement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         metrics: Names of the metrics that are averaged, and their largest magnitudes.
         tensors: Of the model; none in a session that only averages metrics.
         unit_groups: Of the layout.
-        model_root: Root of the model that training starts from, or empty.
+        request: ``records.digest`` of all that is asked of the app, which is the same for everybody then; empty where
+            the server may ask each node for something else.
     """
 
     run: str
@@ -56,7 +58,7 @@ class Agreement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     metrics: tuple[tuple[str, float], ...]
     tensors: tuple[_Tensor, ...]
     unit_groups: tuple[tuple[str, int], ...]
-    model_root: bytes = b""
+    request: bytes = b""
 
     @property
     def model(self) -> Layout | None:
@@ -66,7 +68,7 @@ class Agreement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         return Layout(tuple(map(_layout_tensor, self.tensors)), dict(self.unit_groups))
 
     def as_session(self) -> Session:
-        """The session that everybody agrees on.
+        """The session that everybody agrees on; its context is all of the agreement.
 
         Raises:
             ParameterError: The parts contradict each other.
@@ -78,7 +80,7 @@ class Agreement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
             layout=Layout((*map(_layout_tensor, self.tensors), *metrics), dict(self.unit_groups)),
             mode=self.mode,
             weighted=bool(self.weighted_by),
-            model_root=self.model_root,
+            context=hashlib.sha256(Agreement.decode(self.encode()).encode()).digest(),  # as a node reads it
         )
 
     def encode(self) -> bytes:

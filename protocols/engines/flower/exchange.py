@@ -45,6 +45,9 @@ class Patience:
             raise ParameterError("timeout and poll must be positive, grace at least 0")
 
 
+LONGEST_REASON = 300
+
+
 class Exchange:
     """What goes out and comes back in one stage.
 
@@ -84,7 +87,7 @@ class Exchange:
                 continue
             self._upload += payload_bytes(reply)
             if reply.has_error():
-                self._failures[node] = str(reply.error.reason)
+                self._failures[node] = _printable(str(reply.error.reason))
             else:
                 found[node] = reply.content
         return found
@@ -123,3 +126,8 @@ class Exchange:
             if not waiting or now >= deadline:
                 return replies
             time.sleep(min(self._patience.poll, deadline - now))
+
+
+def _printable(reason: str) -> str:
+    """What a node says of its failure, such that it fits into a line of a log, and into no other."""
+    return "".join(letter if letter.isprintable() else " " for letter in reason[:LONGEST_REASON])

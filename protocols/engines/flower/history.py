@@ -55,7 +55,10 @@ class RoundRecord:
         smallest_group: Fewest clients behind any released coordinate.
         withheld_share: Share of the coordinates that were withheld.
         verdict: Who learned what.
-        event: What the round was to whoever accounts for privacy; None without ``Params.privacy``.
+        event: What the round was to whoever accounts for privacy: one that was aborted when it was unmasked, too. None
+            without ``Params.privacy``.
+        used_up: Whether it was aborted when nodes had sent what they have for this model: they send nothing more for
+            it, and training goes on from another one only.
     """
 
     round: int
@@ -69,6 +72,7 @@ class RoundRecord:
     withheld_share: float = 0.0
     verdict: str = ""
     event: Event | None = None
+    used_up: bool = False
 
     @property
     def download_bytes(self) -> int:
@@ -90,7 +94,8 @@ class RoundRecord:
         alive = " ".join(f"{stage.stage} {stage.answered}/{stage.asked}" for stage in self.stages)
         cost = f"{self.upload_bytes / 1e6:.2f} MB up, {self.download_bytes / 1e6:.2f} MB down, {self.seconds:.1f} s"
         if self.outcome == "aborted":
-            return f"aborted, nothing was released ({self.reason}): {alive}, {cost}"
+            come_to = "start from a new model" if self.used_up else "nothing was released"
+            return f"aborted, {come_to} ({self.reason}): {alive}, {cost}"
         return f"mean over {self.survivors} clients, at least {self.smallest_group} everywhere: {alive}, {cost}"
 
 

@@ -1,7 +1,8 @@
 """What a node keeps between two messages: in ``context.state``, which never leaves it, bound to run, round and session.
 
 There is one session at a time for each type of message, and each answer puts the state after it in the place of the
-state before. A node that has lost its state has dropped out.
+state before. A node that has lost its state has dropped out. What it has masked vectors for (``starts``) is kept for
+longer.
 """
 
 from __future__ import annotations
@@ -31,21 +32,29 @@ class Memory:
     """
 
     def __init__(self, context: Context, message_type: str) -> None:
+        self.message_type = message_type
         self._run = str(context.run_id)
         self._state = context.state
         self._session = f"{NAME}.{message_type}"
         self._update = f"{NAME}.{message_type}.update"
 
-    def put(self, agreement: Agreement, saved: bytes, update: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def put(
+        self,
+        agreement: Agreement,
+        saved: bytes,
+        start: bytes = b"",
+        update: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         """Keeps a session in place of what was kept.
 
         Args:
             agreement: What it is.
             saved: This node's client in it.
+            start: Of the training, once there was one.
             update: What the client has yet to mask.
         """
         self.wipe()
-        self._state[self._session] = ConfigRecord({"agreement": agreement.encode(), "client": saved})
+        self._state[self._session] = ConfigRecord({"agreement": agreement.encode(), "client": saved, "start": start})
         if update is not None:
             self._state[self._update] = ArrayRecord({name: Array(values) for name, values in update.items()})
 
@@ -71,11 +80,22 @@ class Memory:
         return saved
 
     @property
+    def start(self) -> bytes:
+        """What the training of this session started from (``starts``); empty before it."""
+        start: bytes = self._state[self._session]["start"]
+        return start
+
+    @property
+    def sent(self) -> bytes:
+        """``start``, if a vector was masked for it in this session; empty before."""
+        return b"" if self._update in self._state else self.start
+
+    @property
     def update(self) -> dict[str, NDArray[Any]]:
         """What the client has yet to mask."""
         return {name: array.numpy() for name, array in self._state.get(self._update, {}).items()}
 
     def wipe(self) -> None:
-        """Forgets everything."""
+        """Forgets the session."""
         for name in (self._session, self._update):
             self._state.pop(name, None)

@@ -2,19 +2,22 @@
 
 A stage is a message of Flower's type ``train`` (or ``evaluate``, where only metrics are averaged) with a ConfigRecord
 that names stage and session. The protocol's own bytes stand in an ArrayRecord: of all records only arrays are cut into
-pieces when they travel.
+pieces when they travel. They are no file of numpy's, so that nobody has to parse what a stranger sent as one.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from secagg.errors import DecodingError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flwr.app import Message
 
 STAGE = "secagg"
@@ -26,10 +29,14 @@ MASK = "secagg.mask"
 OURS = (STAGE, WIRE, MASK)
 
 ABANDON = "Abandon"
-"""The stage that ends a session without a result."""
+"""The stage that ends a session for a node that has not answered its last one. ``used_up`` says whether what the node
+has masked counts as sent."""
+
+BYTES = "bytes"
+"""How arrays of ours are serialized."""
 
 
-def write(stage: str, session: bytes, wire: dict[str, bytes] | None = None, **said: bytes) -> RecordDict:
+def write(stage: str, session: bytes, wire: dict[str, bytes] | None = None, **said: bytes | bool) -> RecordDict:
     """The records of one message.
 
     Args:
@@ -70,7 +77,7 @@ def wire(records: RecordDict, name: str = "message") -> bytes:
 
 def as_array(data: bytes) -> Array:
     """Bytes as an array."""
-    return Array(np.frombuffer(data, np.uint8))
+    return Array("uint8", (len(data),), BYTES, data)
 
 
 def as_bytes(array: Array) -> bytes:
@@ -79,18 +86,23 @@ def as_bytes(array: Array) -> bytes:
     Raises:
         DecodingError: Another array.
     """
-    try:
-        values = array.numpy()
-    except (TypeError, ValueError, EOFError):
-        raise DecodingError("an array cannot be read") from None
-    if values.dtype != np.uint8 or values.ndim != 1:
+    if array.stype != BYTES:
         raise DecodingError("an array that holds no bytes")
-    return bytes(values.tobytes())
+    return bytes(array.data)
 
 
 def without_ours(records: RecordDict) -> RecordDict:
     """What is left for the app: a copy, since strategies hand one set of records to all nodes."""
     return RecordDict({name: record for name, record in records.items() if name not in OURS})
+
+
+def digest(kind: str, records: Mapping[str, Any]) -> bytes:
+    """SHA-256 over a type of message and all that records hold, in their order, by which an app may go too."""
+    told = [
+        (name, type(record).__name__, [(key, _plain(value)) for key, value in record.items()])
+        for name, record in records.items()
+    ]
+    return hashlib.sha256(msgspec.msgpack.encode((kind, told))).digest()
 
 
 def payload_bytes(message: Message) -> int:
@@ -100,3 +112,9 @@ def payload_bytes(message: Message) -> int:
     arrays = sum(len(one.data) for record in message.content.array_records.values() for one in record.values())
     configs = message.content.config_records.values()
     return arrays + sum(len(value) for record in configs for value in record.values() if isinstance(value, bytes))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Array):
+        return value.dtype, value.shape, value.stype, hashlib.sha256(value.data).digest()
+    return value

@@ -1,7 +1,7 @@
 """The server's side of one round: a session whose stages are exchanges with nodes.
 
-Nodes are known to Flower by an id of its own, clients to each other by the number that they advertise keys under; a
-node speaks for the number that it has begun with, and for no other.
+Nodes are known to Flower by an id of its own, clients to each other by the number that they advertise keys under: the
+low 63 bits of that id, or with an active server the one that its identity is pinned for. A node speaks for no other.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 
 from protocols.engines.flower.exchange import Exchange
 from protocols.engines.flower.records import ABANDON, STAGE, wire, write
 from secagg import Round, Server, messages
 from secagg.errors import DecodingError, RemoteProtocolError, UnknownClientError
+from secagg.messages import LARGEST_ID
+from secagg.topology import topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flwr.app import Message
     from flwr.serverapp import Grid
 
     from protocols.engines.flower.agreement import Agreement
     from protocols.engines.flower.exchange import Patience
     from protocols.engines.flower.history import StageRecord
     from secagg import Aggregate
+    from secagg.privacy.events import Event
 
 
 class SecureRound:
@@ -51,6 +53,8 @@ class SecureRound:
         self.stages: list[StageRecord] = []
         self._grid, self._kind, self._patience = grid, kind, patience
         self._server = Server(agreement.as_session(), None, pinned)
+        self._pinned = pinned
+        self._asked: frozenset[int] = frozenset()
         self._number: dict[int, int] = {}
         self._outgoing: dict[int, RecordDict] = {}
         self._masking: Exchange | None = None
@@ -70,7 +74,8 @@ class SecureRound:
             RemoteProtocolError: What they shared contradicts itself.
             ParameterError: Settings that do not fit the cohort.
         """
-        for node in set(advertised).intersection(requests):
+        self._asked = frozenset(requests)
+        for node in self._asked.intersection(advertised):
             with suppress(RemoteProtocolError):  # it is asked again then
                 self._receive(node, advertised[node])
         missing = {node: self._proposal() for node in requests if node not in self._number}
@@ -83,7 +88,7 @@ class SecureRound:
         return self._masking.messages
 
     def finish(self, replies: Iterable[Message], following: Agreement | None) -> tuple[Aggregate, dict[int, bytes]]:
-        """Takes the masked vectors and has them unmasked.
+        """Takes the masked vectors and has them unmasked. Who has dropped out is told to forget the session.
 
         Args:
             replies: To the messages of ``begin``.
@@ -97,6 +102,7 @@ class SecureRound:
             RemoteProtocolError: What they revealed contradicts itself.
         """
         keys: dict[int, bytes] = {}
+        ended: set[int] = set()
         if self._masking is not None:
             self._take(self._masking, self._masking.take(replies))
         self._close()
@@ -104,16 +110,46 @@ class SecureRound:
             if self._server.round is Round.UNMASK and following is not None:
                 for records in self._outgoing.values():
                     records[STAGE]["next"] = following.encode()
-            for node, records in self._play(self._outgoing).items():
+            accepted = self._play(self._outgoing)
+            if self._server.round is Round.UNMASK:
+                ended.update(accepted)
+            for node, records in accepted.items():
                 with suppress(DecodingError):  # who sends none is asked in the next round
                     keys[node] = wire(records, "keys")
             self._close()
+        abandon(self._grid, self._kind, self.agreement, self._asked - ended, used_up=True)
         return self._server.outcome, keys
 
+    @property
+    def used_up(self) -> bool:
+        """Whether nodes that masked a vector send none for the same model again, if the round breaks off here.
+
+        They may while the sum cannot come out: before anybody is asked for shares, and while too few have answered to
+        open a secret. Answers may still come late; but who gave one sends nothing more for this model, so no later sum
+        has any of those who answered, and a difference to it has all of them: enough, if they are ``privacy_floor``.
+        Of a coordinate in a mask-indexed session they may hold less. With an active server a node takes no such word.
+        """
+        if self._masking is None:
+            return False
+        session = self._server.session
+        if session.params.active or self._server.round is Round.DONE:
+            return True
+        if self._server.round is not Round.UNMASK:
+            return False
+        if session.mode == "mask-indexed":
+            return True
+        threshold = topology(session.params, session.mode, len(self._number)).threshold
+        fewest = threshold - session.params.corrupt
+        return len(self._server.answered) >= fewest or fewest < session.params.privacy_floor
+
+    @property
+    def event(self) -> Event | None:
+        """What the round costs, if it breaks off when shares were asked for; None before, and without privacy."""
+        return self._server.event
+
     def abandon(self) -> None:
-        """Tells everybody that took part to forget the session; whoever does not hear it forgets it with the next."""
-        farewell = {node: write(ABANDON, self.agreement.session) for node in self._number}
-        self._grid.push_messages(self._exchange(farewell).messages)
+        """Tells everybody that was asked to forget the session; whoever does not hear it forgets it with the next."""
+        abandon(self._grid, self._kind, self.agreement, self._asked, used_up=self.used_up)
 
     def _proposal(self) -> RecordDict:
         agreement = self.agreement
@@ -144,7 +180,8 @@ class SecureRound:
         number = getattr(messages.decode(data), "sender", None)
         if not isinstance(number, int):
             raise DecodingError("a message of nobody")
-        if self._number.get(node, number) != number:
+        own = node & LARGEST_ID if self._pinned is None else self._number.get(node, number)
+        if number != own:
             raise UnknownClientError("a node speaks for another client")
         self._server.receive(data)
         self._number[node] = number
@@ -157,6 +194,25 @@ class SecureRound:
             node_of[number]: write(stage, self.agreement.session, {"message": data})
             for number, data in outgoing.items()
         }
+
+
+def abandon(grid: Grid, kind: str, agreement: Agreement, nodes: Iterable[int], *, used_up: bool) -> None:
+    """Tells nodes to forget a session, and waits for no answer.
+
+    Args:
+        grid: Moves messages.
+        kind: Type of the messages.
+        agreement: What the session is.
+        nodes: Who is told.
+        used_up: Whether they are to send nothing more for its model, if they have masked a vector for it.
+    """
+    group = str(agreement.round)
+    farewell = [
+        Message(write(ABANDON, agreement.session, used_up=used_up), node, kind, group_id=group)
+        for node in sorted(nodes)
+    ]
+    if farewell:
+        grid.push_messages(farewell)
 
 
 def _joined(asked: RecordDict, ours: RecordDict) -> RecordDict:

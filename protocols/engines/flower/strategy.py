@@ -1,8 +1,9 @@
 """The server's side: a wrapper around a strategy, which is handed the mean as if it were one client's reply.
 
-A round is three exchanges with a semi-honest server: shares, masked vectors, unmasking; and one more, the consistency
-check, with an active one. The keys of the next round come with the unmasking, so that only the first round, and nodes
-that were not in the last one, need an exchange to advertise them.
+A round is three exchanges with a semi-honest server: shares, masked vectors, unmasking. The keys of the next round come
+with the unmasking, so that only the first round, and nodes that were not in the last one, need an exchange to advertise
+them. With an active server a round is five. Nodes check whether all of them agree on who survived; and keys are for one
+session, which is bound to what is asked of everybody in its round, so they cannot come with the round before.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from protocols.engines.flower.agreement import METRIC, Agreement, tensors_of
 from protocols.engines.flower.exchange import Patience
 from protocols.engines.flower.history import RoundRecord
 from protocols.engines.flower.means import check_strategy, weight_key
-from protocols.engines.flower.secure_round import SecureRound
-from protocols.engines.flower.training import arrays_in, root_of, shapes_of
+from protocols.engines.flower.records import digest, without_ours
+from protocols.engines.flower.secure_round import SecureRound, abandon
+from protocols.engines.flower.training import arrays_in, shapes_of
 from secagg import Params
 from secagg.errors import AbortError, InputError, ParameterError, RemoteProtocolError
 from secagg.privacy.ledger import PrivacyLedger
@@ -45,12 +47,17 @@ if TYPE_CHECKING:
 Evaluation = Literal["none", "secure", "clear"]
 EVALUATIONS: tuple[Evaluation, ...] = ("none", "secure", "clear")
 
+BREAKS_OFF = (AbortError, RemoteProtocolError, ParameterError)
+"""What ends a round without a mean: settings may not fit those who are left."""
+
 
 class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are not read
     """A strategy whose server learns the weighted mean of the updates, and no update.
 
-    Nodes need ``secure_aggregation_mod``. Who fails, or does not answer in time, has dropped out; where too few are
-    left, the round is aborted: the model stays as it is, and ``history`` says why.
+    Nodes need ``secure_aggregation_mod``; with an active server a ``SecureAggregationMod`` that was given the same
+    settings, and all of them are asked for the same. Who fails, or does not answer in time, has dropped out; where too
+    few are left, the round is aborted: the model stays as it is, and ``history`` says why. If it had come so far that
+    the sum may be known, nodes send nothing more for this model, and training goes on from another one only.
 
     Args:
         strategy: The strategy to wrap; one that needs no more than the mean.
@@ -58,7 +65,8 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         mode: ``"uniform"``, or ``"mask-indexed"`` where apps ``declare`` what they hold.
         layout: The layout of the model with its units, for compact declarations of unit masks.
         weighted: Whether clients weigh as much as the metric says that the strategy weights by; else all weigh the
-            same. None: they do, unless there is ``params.privacy``.
+            same. None: they do, unless there is ``params.privacy``. Weights are hidden in one round, not over rounds:
+            when a node drops out or comes back, the total changes by its weight.
         metrics: Name of each metric of training that is averaged, to its largest magnitude: public, never chosen from
             private data. Other metrics stay on the nodes.
         evaluation: What becomes of the strategy's evaluation on nodes. ``"none"``: there is none; ``"secure"``: its
@@ -70,9 +78,6 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         grace: As ``Patience``.
         poll: As ``Patience``.
         pinned: With an active server, the public identity of every client by its number, as the nodes have it.
-        bind_model: Whether the session is bound to the model that the server hands out, so that a server that hands
-            out different ones ends the session. It takes one more exchange a round, since keys then cannot come with
-            the round before.
         needs_only_mean: Your word for a strategy that is not Flower's own.
 
     Raises:
@@ -95,7 +100,6 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         grace: float = 0.0,
         poll: float = 0.1,
         pinned: Mapping[int, bytes] | None = None,
-        bind_model: bool = False,
         needs_only_mean: bool = False,
     ) -> None:
         check_strategy(strategy, needs_only_mean=needs_only_mean)
@@ -109,7 +113,6 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self._metrics = {MessageType.TRAIN: dict(metrics or {}), MessageType.EVALUATE: dict(evaluation_metrics or {})}
         self._patience = Patience(timeout=timeout, quorum=quorum, grace=grace, poll=poll)
         self._pinned = pinned
-        self._bind_model = bind_model
         self._evaluation = evaluation
         self._last_round: int | None = None
         self._keys: dict[str, tuple[Agreement, dict[int, bytes]]] = {}
@@ -117,9 +120,16 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self._check_settings()
 
     def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *args: Any, **kwargs: Any) -> Result:
-        """Runs the strategy, as ``Strategy.start``; after the last round no node keeps anything."""
+        """Runs the strategy, as ``Strategy.start``; in the end no node keeps a secret, if it hears of the end."""
         self._last_round = num_rounds
-        return super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
+        try:
+            return super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
+        finally:
+            for kind, (following, keys) in self._keys.items():
+                abandon(grid, kind, following, keys, used_up=False)
+            for playing, _ in self._playing.values():
+                playing.abandon()
+            self._keys, self._playing = {}, {}
 
     def summary(self) -> None:
         """Logs the settings."""
@@ -129,6 +139,8 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         log(INFO, "\t│\t└── evaluation on nodes: %s", self._evaluation)
         if self._evaluation == "clear":
             log(WARNING, "\t│\tevaluation='clear': every node's metrics and number of examples go to the server")
+        if self._weighted:
+            log(WARNING, "\t│\tweighted=True: over rounds with dropouts, totals of weights may give single ones away")
         self.strategy.summary()
 
     def configure_train(
@@ -149,7 +161,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         before = arrays_in(asked.content)
         reply = self._reply(aggregate, asked, _applied(aggregate, before))
         arrays, metrics = self.strategy.aggregate_train(server_round, [reply])
-        return None if arrays is None else _like(arrays, before), metrics
+        return None if arrays is None else _like(arrays, before, _withheld(aggregate)), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -183,29 +195,30 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         if not asked:
             return []
         kind = asked[0].metadata.message_type
-        _check_alike(asked)
-        agreement, keys = self._agreed(server_round, kind, asked[0].content, grid)
-        playing = SecureRound(agreement, grid, kind, self._patience, self._pinned)
+        _check_alike(asked, bound=self.params.active)
         requests = {message.metadata.dst_node_id: message.content for message in asked}
+        agreement, keys = self._agreed(server_round, kind, requests, grid)
+        playing = SecureRound(agreement, grid, kind, self._patience, self._pinned)
+        self._playing[_category(kind)] = (playing, asked[0])
         try:
-            messages = playing.begin(requests, keys)
-        except (AbortError, RemoteProtocolError) as error:
+            return playing.begin(requests, keys)
+        except BREAKS_OFF as error:
             self._abort(playing, server_round, kind, error)
             return []
-        self._playing[_category(kind)] = (playing, asked[0])
-        return messages
 
     def _finish(self, server_round: int, category: str, replies: Iterable[Message]) -> tuple[Aggregate, Message] | None:
-        playing, asked = self._playing.pop(category, (None, None))
+        playing, asked = self._playing.get(category, (None, None))
         if playing is None or asked is None:
             return None
         kind = asked.metadata.message_type
-        following = None if self._bind_model or server_round == self._last_round else playing.agreement.next(_id())
+        last = self.params.active or server_round == self._last_round
+        following = None if last else playing.agreement.next(_id())
         try:
             aggregate, keys = playing.finish(replies, following)
-        except (AbortError, RemoteProtocolError) as error:
+        except BREAKS_OFF as error:
             self._abort(playing, server_round, kind, error)
             return None
+        del self._playing[category]
         if following is not None:
             self._keys[category] = (following, keys)
         if aggregate.event is not None:
@@ -223,15 +236,21 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
             outcome="aborted",
             reason=f"{type(error).__name__}: {error}",
             stages=tuple(playing.stages),
+            event=playing.event,
+            used_up=playing.used_up,
         )
+        if row.event is not None:
+            self.spent.record(row.event)
         self.history.append(row)
         log(WARNING, "secure_aggregation: round %s, %s: %s", server_round, row.kind, row.line())
         playing.abandon()
+        del self._playing[row.kind]
 
     def _agreed(
-        self, server_round: int, kind: str, content: RecordDict, grid: Grid
+        self, server_round: int, kind: str, requests: Mapping[int, RecordDict], grid: Grid
     ) -> tuple[Agreement, dict[int, bytes]]:
         """The session of this round, and the keys that were advertised for it in the round before."""
+        content = next(iter(requests.values()))
         layout = self._model(content) if _category(kind) == MessageType.TRAIN else None
         evaluated = layout is None
         agreement = Agreement(
@@ -244,11 +263,12 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
             metrics=tuple(self._metrics[_category(kind)].items()),
             tensors=tensors_of(layout),
             unit_groups=() if layout is None else tuple(layout.unit_groups.items()),
-            model_root=root_of(layout, arrays_in(content)) if self._bind_model and layout is not None else b"",
+            request=digest(kind, without_ours(content)) if self.params.active else b"",
         )
         prepared, keys = self._keys.pop(_category(kind), (agreement, {}))
         # Whatever the strategy changed in between, keys are good for the session that they were made for only.
         unchanged = agreement.next(prepared.session).encode() == prepared.next(prepared.session).encode()
+        abandon(grid, kind, prepared, set(keys).difference(requests if unchanged else ()), used_up=False)
         return (prepared, keys) if unchanged else (agreement, {})
 
     def _model(self, content: RecordDict) -> Layout:
@@ -273,13 +293,20 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         return Message(records, reply_to=asked)
 
 
-def _check_alike(asked: list[Message]) -> None:
-    """Refuses a strategy that sends nodes different models: their updates have no common mean."""
+def _check_alike(asked: list[Message], *, bound: bool) -> None:
+    """Refuses a strategy that sends nodes different models: their updates have no common mean.
+
+    Args:
+        asked: What it sends.
+        bound: Whether all else has to be the same, too.
+    """
     first = asked[0]
     for message in asked[1:]:
         same = message.content is first.content or message.content.array_records == first.content.array_records
         if not same or message.metadata.message_type != first.metadata.message_type:
             raise ParameterError("the strategy sends nodes different models, whose updates have no common mean")
+        if bound and message.content is not first.content and message.content != first.content:
+            raise ParameterError("with adversary='active' the strategy has to ask all nodes for the same")
 
 
 def _applied(aggregate: Aggregate, before: Arrays) -> Arrays:
@@ -292,15 +319,25 @@ def _applied(aggregate: Aggregate, before: Arrays) -> Arrays:
     return built
 
 
-def _like(arrays: ArrayRecord, before: Arrays) -> ArrayRecord:
-    """Arrays in the types of the model; integers, which strategies average too, as they were."""
+def _withheld(aggregate: Aggregate) -> Mapping[str, NDArray[np.bool_]]:
+    """Tensor name to the coordinates without a mean."""
+    return aggregate.plan.session.layout.by_tensor(np.isnan(aggregate.mean))
+
+
+def _like(arrays: ArrayRecord, before: Arrays, withheld: Mapping[str, NDArray[np.bool_]]) -> ArrayRecord:
+    """Arrays in the types of the model; integers, which strategies average, and what is withheld, as they were.
+
+    Momentum would move what is withheld, too.
+    """
     kept = {}
     for name, array in arrays.items():
         old = before.get(name)
-        if old is None or array.dtype == str(old.dtype):
+        if old is None:
             kept[name] = array
+        elif name in withheld:
+            kept[name] = Array(np.where(withheld[name], old, array.numpy()).astype(old.dtype))
         else:
-            kept[name] = Array(array.numpy().astype(old.dtype) if np.issubdtype(old.dtype, np.floating) else old)
+            kept[name] = Array(old)
     return ArrayRecord(kept)
 
 

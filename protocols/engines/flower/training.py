@@ -8,15 +8,15 @@ before there is a mask for it.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from protocols.engines.flower.agreement import METRIC
 from protocols.engines.flower.declared import declared, over_session
-from protocols.engines.flower.records import without_ours
-from secagg import delta, encoding, merkle
+from protocols.engines.flower.records import digest, without_ours
+from secagg import delta, encoding
 from secagg.declaration import FULL, expand
 from secagg.errors import SERVER, AgreementError, InputError, LayoutMismatchError, WeightError
 from secagg.structure import Structure
@@ -56,9 +56,9 @@ class Trained:
         weight: Its weight; None where all weigh the same.
     """
 
-    update: Mapping[str, NDArray[Any]]
-    mask: Declaration
-    weight: float | None
+    update: Mapping[str, NDArray[Any]] = field(repr=False)
+    mask: Declaration = field(repr=False)
+    weight: float | None = field(repr=False)
 
 
 def train(message: Message, context: Context, call_next: ClientAppCallable, agreement: Agreement) -> Trained:
@@ -72,13 +72,15 @@ def train(message: Message, context: Context, call_next: ClientAppCallable, agre
 
     Raises:
         AppError: It replied with an error.
-        AgreementError: The server sent another model than was agreed on.
+        AgreementError: The server asks for something else than was agreed on.
         InputError: The reply lacks something, or cannot be aggregated.
     """
     asked = copy.copy(message)
     asked.content = without_ours(message.content)
+    if agreement.request and digest(message.metadata.message_type, asked.content) != agreement.request:
+        raise AgreementError("the server asks this node for something else than was agreed on", culprits=[SERVER])
     session, model = agreement.as_session(), agreement.model
-    start = {} if model is None else _start(asked.content, model, agreement.model_root)
+    start = {} if model is None else _start(asked.content, model)
     reply = call_next(asked, context)
     if reply.has_error():
         raise AppError(reply)
@@ -104,22 +106,15 @@ def arrays_in(records: RecordDict) -> Arrays:
     return {name: array.numpy() for name, array in found[0].items()}
 
 
-def root_of(model: Layout, arrays: Arrays) -> bytes:
-    """The root of what is aggregated of a model."""
-    return merkle.root(merkle.model_leaves(model, {tensor.name: arrays[tensor.name] for tensor in model.tensors}))
-
-
 def shapes_of(layout: Layout) -> dict[str, tuple[int, ...]]:
     """Name to shape of every tensor."""
     return {tensor.name: tensor.shape for tensor in layout.tensors}
 
 
-def _start(records: RecordDict, model: Layout, model_root: bytes) -> Arrays:
+def _start(records: RecordDict, model: Layout) -> Arrays:
     start = arrays_in(records)
     if shapes_of(Structure(start).layout) != shapes_of(model):
         raise AgreementError("the server sent another model than was agreed on", culprits=[SERVER])
-    if model_root and root_of(model, start) != model_root:
-        raise AgreementError("the server sent another model than the one under model_root", culprits=[SERVER])
     return start
 
 

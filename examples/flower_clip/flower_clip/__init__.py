@@ -1,0 +1,1 @@
+"""CLIP under secure aggregation as a Flower app."""
