@@ -53,6 +53,18 @@ def test_the_transport_example_survives_its_dropout(capsys: pytest.CaptureFixtur
     assert "survivors (0, 1, 2, 3, 4, 6, 7): mean weight 0.3286, mean bias 0.5000" in capsys.readouterr().out
 
 
+def test_adapters_of_different_ranks_learn_together_and_small_ones_send_less(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runpy.run_path(str(ROOT / "examples" / "lora_ranks.py"))
+    printed = capsys.readouterr().out
+    accuracies = [float(one) for one in re.findall(r"accuracy ([\d.]+)", printed)]
+    assert accuracies[-1] > 0.8 > accuracies[0]
+    sent = [int(one.replace(",", "")) for one in re.findall(r"rank \d: ([\d,]+) bytes", printed)]
+    assert sent == sorted(set(sent), reverse=True)
+    assert len(sent) == 3
+
+
 def test_importing_secagg_prints_nothing_and_needs_no_torch() -> None:
     code = "import sys, secagg; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True).returncode == 0  # noqa: S603 - our own interpreter
