@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from attacks.rules import MaskRule
     from protocols.training import Examples, State, Training
     from pruning import Mask, Units
-    from secagg import Declaration, Result
+    from secagg import Aggregate, Declaration
+    from secagg.privacy.events import Event
 
 Mode = Literal["plain", "uniform", "mask-indexed"]
 """How updates travel: in the clear, or through sessions of one mode."""
+
+Declare: TypeAlias = "Callable[[Deployment, nn.Module, Mapping[int, State], np.random.Generator], dict[int, Mask]]"
+"""What the pruned ones of some clients hold, from the model of the round and their updates of all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +49,14 @@ class Seen:
         mean: The mean that was released, zero where withheld; under DP with its noise.
         holders: Clients in each coordinate's sum, (d,) int; 0 where withheld, or where nobody knows.
         declared: Client to the coordinates that it declared, (d,) bool; empty where masks stay secret.
+        event: What the round was to whoever accounts for privacy; None without privacy.
     """
 
     uploads: Mapping[int, State]
     mean: State
     holders: NDArray[np.int64]
     declared: Mapping[int, NDArray[np.bool_]]
+    event: Event | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,9 +170,9 @@ class Deployment:
             training: Other than the deployment's own.
             mask: The submodel that is trained, zero elsewhere; None for the whole model.
         """
-        of_units = mask is not None and mask.kind == "units"
-        start = gather(model.state_dict(), mask) if mask is not None and of_units else model.state_dict()
-        local = extract(model, mask) if mask is not None and of_units else with_state(model, {})
+        smaller = mask if mask is not None and mask.kind == "units" else None
+        start = model.state_dict() if smaller is None else gather(model.state_dict(), smaller)
+        local = with_state(model, {}) if smaller is None else extract(model, smaller)
         (training or self.training).train(local, examples, seed)
         changed = delta(local.state_dict(), {**local.state_dict(), **{name: t.clone() for name, t in start.items()}})
         if mask is not None:
@@ -183,8 +189,42 @@ class Deployment:
         """
         if self.mask is None:
             return {}
-        pruned = round(self.pruned * len(updates))
-        return {client: self.mask(self, model, updates[client], rng) for client in list(updates)[:pruned]}
+        pruned = list(updates)[: self.pruned_among(len(updates))]
+        return {client: self.mask(self, model, updates[client], rng) for client in pruned}
+
+    def pruned_among(self, clients: int) -> int:
+        """How many of so many clients prune: the first ones."""
+        return 0 if self.mask is None else round(self.pruned * clients)
+
+    def brought(
+        self,
+        model: nn.Module,
+        examples: Mapping[int, Examples],
+        seeds: Mapping[int, int],
+        rng: np.random.Generator,
+        *,
+        training: Training | None = None,
+        declare: Declare | None = None,
+    ) -> tuple[dict[int, State], dict[int, Mask]]:
+        """What clients bring to a round: updates, of their submodels where they prune, and what those hold.
+
+        Args:
+            model: The model of the round.
+            examples: Client to what it trains on.
+            seeds: Client to the seed of its batches.
+            rng: Of masks that are drawn.
+            training: Other than the deployment's own.
+            declare: How masks are decided; None for the deployment's own rule.
+        """
+        updates = {
+            client: self.update(model, own, seeds[client], training=training) for client, own in examples.items()
+        }
+        masks = (declare or Deployment.masks)(self, model, updates, rng)
+        pruned = {
+            client: self.update(model, examples[client], seeds[client], training=training, mask=mask)
+            for client, mask in masks.items()
+        }
+        return updates | pruned, masks
 
     def exchange(
         self,
@@ -215,10 +255,11 @@ class Deployment:
         result = simulate(
             updates, declared or None, mode=self.mode, params=self.params, seed=seed, layout=self.layout, observe=tap
         )
-        mean = self.state(np.nan_to_num(result.aggregate.mean))
-        uploads = {client: self._read(result, place, wire[place]) for place, client in enumerate(updates)}
+        found = result.aggregate
+        uploads = {client: self._read(found, place, wire[place]) for place, client in enumerate(updates)}
         shown = self._declared(updates, masks or {}) if self.mode == "mask-indexed" else {}
-        return Seen(uploads, mean, self._holders(result.aggregate.weight > 0, len(updates), shown), shown)
+        holders = self._holders(found.weight > 0, len(updates), shown)
+        return Seen(uploads, self.state(np.nan_to_num(found.mean)), holders, shown, found.event)
 
     def _in_the_clear(self, updates: Mapping[int, State], masks: Mapping[int, Mask], seed: int) -> Seen:
         plain, open_masks = self.mode == "plain", self.mode == "mask-indexed" or (self.mode == "plain" and bool(masks))
@@ -226,14 +267,15 @@ class Deployment:
         joined = FloatMean(self.layout, mode) if plain else FixedPoint(self.layout, self.params, mode)
         declared: dict[Hashable, Declaration | None] = {client: mask.declaration() for client, mask in masks.items()}
         named: dict[Hashable, State] = {client: updates[client] for client in updates}
-        mean = joined.aggregate(named, declared or None, seed=str(seed).encode()).vector
+        found = joined.aggregate(named, declared or None, seed=str(seed).encode())
         shown = self._declared(updates, masks) if open_masks else {}
-        holders = self._holders(~np.isnan(mean), len(updates), shown)
-        return Seen(dict(updates) if plain else {}, self.state(np.nan_to_num(mean)), holders, shown)
+        holders = self._holders(~np.isnan(found.vector), len(updates), shown)
+        uploads = dict(updates) if plain else {}
+        return Seen(uploads, self.state(np.nan_to_num(found.vector)), holders, shown, found.event)
 
-    def _read(self, result: Result, place: int, packed: bytes) -> State:
+    def _read(self, aggregate: Aggregate, place: int, packed: bytes) -> State:
         """A masked vector read as if it were an update: what it says to whoever lacks the keys."""
-        plan = result.aggregate.plan
+        plan = aggregate.plan
         filled = plan.places(place)
         words = np.zeros(plan.length, np.int64)
         words[filled] = plan.ring.centred(plan.ring.unpack(packed, int(filled.sum())))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from attacks.deployment import Deployment
-from attacks.protections import PARAMS, side_by_side
+from attacks.protections import PARAMS
 from protocols.datasets import divide, load
 from protocols.models import mlp
 from protocols.training import Training
-
-__all__ = ["deployment", "side_by_side"]
 
 CLIENTS = 12
 TRAINING = Training(steps=5, batch_size=16, learning_rate=0.1, momentum=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from secagg.errors import ParameterError
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from attacks.attack import Threat
+    from attacks.attack import Attack, Threat
+    from attacks.deployment import Deployment
     from attacks.measurement import Measurement
 
 ALPHA = 0.05
@@ -114,6 +116,34 @@ class Finding:
     pictures: tuple[Picture, ...] = ()
     curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     source: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        attack: Attack[Any, Any, Any],
+        deployment: Deployment,
+        *,
+        question: str,
+        measurement: Measurement | None = None,
+        note: str = "",
+        cures: tuple[Cure, ...] = (),
+        pictures: tuple[Picture, ...] = (),
+        curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = MappingProxyType({}),
+    ) -> Finding:
+        """What an attack came to on a deployment, which promises what it does of that threat; the rest as it is."""
+        return cls(
+            attack=attack.name,
+            question=question,
+            threat=attack.threat,
+            deployment=deployment.name,
+            measurement=measurement,
+            claimed=deployment.claims(attack.threat),
+            note=note,
+            cures=cures,
+            pictures=pictures,
+            curves=curves,
+            source=attack.source,
+        )
 
     def leaks(self, alpha: float = ALPHA) -> bool:
         """Whether chance alone would come to this no oftener than ``alpha``."""

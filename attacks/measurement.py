@@ -13,7 +13,7 @@ from scipy import stats
 from secagg.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -337,9 +337,28 @@ def measure_reconstruction(
     Raises:
         InputError: Fewer than two trials.
     """
+    return judged(attack, trials, [attack.guess(trial.view, rng) for trial in trials], says)
+
+
+def judged(
+    attack: Reconstruction[View, Guess, Secret],
+    trials: Sequence[Trial[View, Secret]],
+    guesses: Sequence[Guess],
+    says: str,
+) -> Recovery:
+    """As ``measure_reconstruction``, of guesses that are made already, since they are to be shown too.
+
+    Args:
+        attack: Whose guesses.
+        trials: At least two, whose secrets were drawn alike.
+        guesses: One for each.
+        says: As ``Measurement``.
+
+    Raises:
+        InputError: Fewer than two trials.
+    """
     if len(trials) < 2:
         raise InputError(f"{attack.name} needs two trials or more: one guess is judged by another's secret")
-    guesses = [attack.guess(trial.view, rng) for trial in trials]
     own = [attack.quality(guess, trial.secret) for guess, trial in zip(guesses, trials, strict=True)]
     other = [
         attack.quality(guess, trial.secret) for guess, trial in zip(guesses, [*trials[1:], trials[0]], strict=True)
@@ -348,9 +367,9 @@ def measure_reconstruction(
 
 
 def measure_distinguisher(
-    attack: Distinguisher[View], trials: Sequence[Trial[View, bool]], rng: np.random.Generator, says: str
+    attack: Distinguisher[View], trials: Iterable[Trial[View, bool]], rng: np.random.Generator, says: str
 ) -> Detection:
-    """Runs an attack on every trial, and parts its scores by the answers.
+    """Runs an attack on every trial, one after another, and parts its scores by the answers.
 
     Args:
         attack: The attack.
@@ -361,8 +380,9 @@ def measure_distinguisher(
     Raises:
         InputError: All answers are the same.
     """
-    scores = np.array([attack.guess(trial.view, rng) for trial in trials], np.float64)
-    answers = np.array([trial.secret for trial in trials], bool)
-    if answers.all() or not answers.any():
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for trial in trials:
+        scores[trial.secret].append(attack.guess(trial.view, rng))
+    if not scores[True] or not scores[False]:
         raise InputError(f"{attack.name} needs trials of both answers")
-    return Detection(says, scores[answers], scores[~answers])
+    return Detection(says, np.array(scores[True], np.float64), np.array(scores[False], np.float64))

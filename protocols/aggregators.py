@@ -311,8 +311,7 @@ class FixedPoint(_OnIntegers):
 
     def _counted(self, clients: list[Client], masks: Masks | None) -> CountedCoverage:
         """What the counting session of a uniform session finds out: everybody takes part in it."""
-        bits = [counts.bits(self.layout, _declared(masks, client)) for client in clients]
-        sums = {name: np.sum([one[name] for one in bits], axis=0) for name in bits[0]}
+        sums = counts.summed(self.layout, [_declared(masks, client) for client in clients])
         return CountedCoverage(frozenset(range(len(clients))), counts.least_coverage(self.layout, sums))
 
     def _weight(self, weight: float) -> int:

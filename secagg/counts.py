@@ -17,7 +17,7 @@ from secagg.layout import Layout, Tensor
 from secagg.session import refuse_forgeable_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -80,6 +80,17 @@ def bits(layout: Layout, declared: Declaration) -> dict[str, NDArray[np.float64]
         LAYERS: np.array(list(layers.values()), float),
         UNITS: units,
     }
+
+
+def summed(layout: Layout, declared: Iterable[Declaration]) -> dict[str, NDArray[np.float64]]:
+    """What the counting session of clients that declare this comes to.
+
+    Args:
+        layout: The layout of the session proper.
+        declared: What each client holds; at least one client.
+    """
+    brought = [bits(layout, one) for one in declared]
+    return {name: np.sum([one[name] for one in brought], axis=0) for name in brought[0]}
 
 
 def least_coverage(layout: Layout, sums: Mapping[str, NDArray[np.float64]]) -> NDArray[np.int32]:

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from secagg import counts, declaration
 from secagg.declaration import Declaration, Provenance
 from secagg.errors import InputError
@@ -18,6 +16,7 @@ from secagg.structure import mask_vector, named_leaves
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from secagg.params import Mode, Params
@@ -132,5 +131,4 @@ def _coverage(params: Params, layout: Layout, declared: list[Declaration], mode:
     if mode == "mask-indexed":
         return declaration.coverage(layout, declared)
     refuse_forgeable_counts(params)
-    bits = [counts.bits(layout, one) for one in declared]
-    return counts.least_coverage(layout, {name: np.sum([b[name] for b in bits], axis=0) for name in bits[0]})
+    return counts.least_coverage(layout, counts.summed(layout, declared))

@@ -118,11 +118,8 @@ class Result:
             LayoutMismatchError: ``start`` has other names or shapes.
         """
         state = state_of(start)
-        named = self._structure.named(state, "start")
-        before = self._structure.arrays(state, "start")
-        step = self.aggregate.plan.session.layout.by_tensor(np.nan_to_num(self.aggregate.mean, nan=0.0))
-        after = {name: before[name].astype(np.float64) + step[name] for name in before}
-        new = self._structure.build(after, lambda name: copy.deepcopy(named[name]))
+        steps = self.aggregate.plan.session.layout.by_tensor(np.nan_to_num(self.aggregate.mean, nan=0.0))
+        new = self._structure.moved(state, steps)
         if state is start:
             return new
         start.load_state_dict(new)

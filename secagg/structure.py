@@ -6,6 +6,7 @@ device. PyTorch is never imported: where it is in use, it already is.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -119,6 +120,20 @@ class Structure:
                 return list(leaves.values())
             case _:
                 return tuple(leaves.values())
+
+    def moved(self, state: object, steps: Mapping[str, NDArray[np.float64]]) -> Any:
+        """A state plus a step; a copy of whatever is not aggregated.
+
+        Args:
+            state: In the form of the example.
+            steps: Name to the change, for the aggregated tensors.
+
+        Raises:
+            LayoutMismatchError: The state has other names or shapes.
+        """
+        named, before = self.named(state, "start"), self.arrays(state, "start")
+        after = {name: values.astype(np.float64) + steps[name] for name, values in before.items()}
+        return self.build(after, lambda name: copy.deepcopy(named[name]))
 
     def zeros(self, name: str, dtype: str | None = None) -> Any:
         """A leaf of zeros like the named one."""

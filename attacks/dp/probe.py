@@ -13,19 +13,15 @@ from attacks.dp import clopper_pearson, gaussian, one_run, oracle
 from attacks.dp.bound import SAYS, Claim
 from attacks.dp.canary import Projection, Sums
 from attacks.finding import Cure, Finding
-from attacks.measurement import Bound
+from attacks.measurement import Bound, measure_distinguisher
 from attacks.protections import DELTA, EPSILON, ROUNDS
 from secagg import PrivacyBudget
 from secagg.errors import AbortError, ParameterError, SecAggError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
-    from attacks.attack import Trial
     from attacks.deployment import Deployment
-    from attacks.dp.canary import Released
     from attacks.finding import Effort
     from secagg.params import Mode
 
@@ -54,7 +50,8 @@ def probe(deployment: Deployment, effort: Effort, rng: np.random.Generator) -> I
         return
     private = math.isfinite(claim.epsilon)
     row = partial(row, claimed=private, cures=() if private else _cures(deployment, sums.norm))
-    yes, no = _parted(sums.trials(2 * max(2, effort.noise_trials // 2), rng), rng)
+    scores = measure_distinguisher(Projection(), sums.trials(2 * max(2, effort.noise_trials // 2), rng), rng, SAYS)
+    yes, no = scores.yes, scores.no
     told = f"{len(yes)} sums of {len(sums.masks)} clients with one update of norm {sums.norm:.3g}, {len(no)} without it"
     yield row(
         attack="lower bound without assumptions",
@@ -74,17 +71,6 @@ def probe(deployment: Deployment, effort: Effort, rng: np.random.Generator) -> I
     )
     yield _one_run(row, sums, effort, delta, rng)
     yield _exact(row, deployment, sums, claim)
-
-
-def _parted(
-    trials: Iterable[Trial[Released, bool]], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The scores with the canary and without; one trial is kept at a time."""
-    attack = Projection()
-    scores: dict[bool, list[float]] = {True: [], False: []}
-    for trial in trials:
-        scores[trial.secret].append(attack.guess(trial.view, rng))
-    return np.array(scores[True]), np.array(scores[False])
 
 
 def _one_run(row: Row, sums: Sums, effort: Effort, delta: float, rng: np.random.Generator) -> Finding:

@@ -155,7 +155,7 @@ class Cohort:
 
 def prunes(deployment: Deployment) -> bool:
     """Whether any of a deployment's clients prunes."""
-    return deployment.mask is not None and round(deployment.pruned * len(deployment.clients)) > 0
+    return deployment.pruned_among(len(deployment.clients)) > 0
 
 
 def training_round(deployment: Deployment, rng: np.random.Generator) -> tuple[dict[int, State], dict[int, Mask]]:
@@ -166,12 +166,7 @@ def training_round(deployment: Deployment, rng: np.random.Generator) -> tuple[di
         rng: Of batches and of masks that are drawn.
     """
     model, seeds = deployment.model(), rng.integers(2**31, size=len(deployment.clients)).tolist()
-    updates = {one: deployment.update(model, deployment.clients[one], seed) for one, seed in enumerate(seeds)}
-    masks = deployment.masks(model, updates, rng)
-    pruned = {
-        one: deployment.update(model, deployment.clients[one], seeds[one], mask=mask) for one, mask in masks.items()
-    }
-    return updates | pruned, masks
+    return deployment.brought(model, dict(enumerate(deployment.clients)), dict(enumerate(seeds)), rng)
 
 
 def what_is_held(deployment: Deployment, masks: Mapping[int, Mask]) -> NDArray[np.bool_]:
@@ -194,8 +189,7 @@ def known_of_mask(deployment: Deployment, masks: Mapping[int, Mask], client: int
     if deployment.mode != "uniform" and client in masks:
         return masks[client].coordinates.astype(np.float64)
     declared = [masks[one].declaration() if one in masks else FULL for one in range(len(deployment.clients))]
-    bits = [counts.bits(deployment.layout, one) for one in declared]
-    sums = {name: np.sum([one[name] for one in bits], axis=0) for name in bits[0]}
+    sums = counts.summed(deployment.layout, declared)
     return counts.least_coverage(deployment.layout, sums).astype(np.float64)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attacks.membership.federated import own_rule, trained
+from attacks.deployment import Deployment
+from attacks.membership.federated import trained
 from attacks.rules import units_at_random
 from protocols.aggregators import FixedPoint, FloatMean
 from protocols.training import accuracy
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from attacks.deployment import Deployment
-    from attacks.membership.federated import Declare
+    from attacks.deployment import Declare
     from protocols.training import State
 
 EPSILON = 1.0
@@ -45,7 +45,7 @@ class Way:
 
     setting: str
     deployment: Deployment
-    declare: Declare = own_rule
+    declare: Declare = Deployment.masks
 
 
 def ways(deployment: Deployment, masks: Sequence[Mask]) -> Iterator[Way]:

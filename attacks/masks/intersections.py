@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from attacks.attack import Reconstruction, Threat
+from attacks.likeness import cosine
 from attacks.masks.equations import solve
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ class CrossRound(Reconstruction[Rounds, "NDArray[np.float64]", "NDArray[np.float
     def quality(self, guess: NDArray[np.float64], secret: NDArray[np.float64]) -> float:
         """Cosine with the true update over the coordinates that were found; -1 where none was."""
         found = ~np.isnan(guess)
-        norms = np.linalg.norm(guess[found]) * np.linalg.norm(secret[found])
-        return float(guess[found] @ secret[found] / norms) if norms else -1.0
+        return cosine(guess[found], secret[found])
 
 
 def _solved(holders: NDArray[np.bool_], sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -70,15 +70,8 @@ def masks_from_counts(deployment: Deployment, effort: Effort, rng: np.random.Gen
         rng: Of all draws.
     """
     attack = MasksFromDenominators()
-    finding = Finding(
-        attack=attack.name,
-        question="Do the counts of a uniform session give away the masks that it hides?",
-        threat=attack.threat,
-        deployment=deployment.name,
-        measurement=None,
-        claimed=deployment.claims(attack.threat),
-        source=attack.source,
-    )
+    question = "Do the counts of a uniform session give away the masks that it hides?"
+    finding = Finding.of(attack, deployment, question=question)
     if not prunes(deployment) or training_round(deployment, rng)[1][0].kind != "units":
         return replace(finding, note="No client holds units alone here, so that there is nothing to count.")
     if deployment.params.active or deployment.params.privacy is not None:
@@ -150,8 +143,7 @@ def _masks_found(deployment: Deployment, many: int, rng: np.random.Generator) ->
         result = simulate(
             updates, declared, mode="uniform", params=deployment.params, seed=seed, layout=deployment.layout
         )
-        bits = [counts.bits(deployment.layout, declared.get(client, FULL)) for client in updates]
-        sums = {name: np.sum([one[name] for one in bits], axis=0) for name in bits[0]}
+        sums = counts.summed(deployment.layout, [declared.get(client, FULL) for client in updates])
         view = Counted(deployment.layout, sums, result.aggregate.weight, deployment.params.exact_denominators)
         trials.append(Trial(view, nameless(np.array([mask.held for mask in masks.values()]))))
     return measure_reconstruction(MasksFromDenominators(), trials, rng, _FOUND)

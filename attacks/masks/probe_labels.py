@@ -135,13 +135,9 @@ def _note(cohort: Cohort, victims: int, rule: str) -> str:
 
 
 def _finding(deployment: Deployment) -> Finding:
-    return Finding(
-        attack=LabelInference.name,
+    return Finding.of(
+        LabelInference(),
+        deployment,
         question="Can the server tell which labels a client has?",
-        threat=LabelInference.threat,
-        deployment=deployment.name,
-        measurement=None,
-        claimed=deployment.claims(LabelInference.threat),
         note="There are fewer than three classes to tell apart, or a label at every place of a sequence.",
-        source=LabelInference.source,
     )

@@ -72,13 +72,11 @@ def _findings(deployment: Deployment, rng: np.random.Generator, rule: str) -> It
         note += " It needs none of this where every upload is in the clear."
     elif deployment.mode == "uniform":
         note += " It does not know who holds what, so to it the rounds are sums over everybody."
-    common = Finding(
-        attack=attack.name,
+    common = Finding.of(
+        attack,
+        deployment,
         question=f"Do {ROUNDS} rounds together single a client out{by}?",
-        threat=attack.threat,
-        deployment=deployment.name,
         measurement=played.singled_out(),
-        claimed=deployment.claims(attack.threat),
         note=note,
         cures=tuple(_cures(deployment, rng)),
         curves={
@@ -87,7 +85,6 @@ def _findings(deployment: Deployment, rng: np.random.Generator, rule: str) -> It
                 np.array([played.singled_out(rounds).value for rounds in range(1, ROUNDS + 1)]),
             )
         },
-        source=attack.source,
     )
     yield common
     alone = np.flatnonzero(singled_out(played.seen.holders)).tolist()

@@ -17,12 +17,11 @@ from attacks.measurement import measure_distinguisher
 from attacks.membership.federated import trained
 from attacks.membership.lira import Lira, Shadowed, confidence, spread
 from attacks.membership.loss import Asked, LossThreshold
-from protocols.aggregators import FixedPoint
 from protocols.training import Examples, accuracy
 from secagg import PrivacyLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
     from torch import nn
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from attacks.deployment import Deployment
     from attacks.finding import Effort
     from attacks.measurement import Detection
-    from protocols.training import State
-    from secagg import Declaration
 
 ROUNDS = 60
 """Of federated training before the model is attacked."""
@@ -151,9 +148,7 @@ def _bound(deployment: Deployment, rng: np.random.Generator) -> str:
     if privacy is None or deployment.mode == "plain":
         return "Nothing bounds what it says of one example: there is no noise."
     updates, masks = training_round(deployment, rng)
-    summed: dict[Hashable, State] = dict(updates.items())
-    declared: dict[Hashable, Declaration | None] = {client: mask.declaration() for client, mask in masks.items()}
-    event = FixedPoint(deployment.layout, deployment.params, deployment.mode).aggregate(summed, declared or None).event
+    event = deployment.exchange(updates, masks, encrypted=False).event
     ledger = PrivacyLedger()
     for one in [event] * ROUNDS:
         if one is not None:
@@ -179,14 +174,5 @@ def _finding(
     note: str,
     cures: tuple[Cure, ...],
 ) -> Finding:
-    return Finding(
-        attack=attack.name,
-        question="Can anybody who is given the final model tell whether it learnt an example?",
-        threat=attack.threat,
-        deployment=deployment.name,
-        measurement=measurement,
-        claimed=deployment.claims(attack.threat),
-        note=note,
-        cures=cures,
-        source=attack.source,
-    )
+    question = "Can anybody who is given the final model tell whether it learnt an example?"
+    return Finding.of(attack, deployment, question=question, measurement=measurement, note=note, cures=cures)

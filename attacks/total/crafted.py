@@ -107,7 +107,7 @@ def crafted_round(
         rng: Of batches and masks.
     """
     batches, sent = [], {}
-    pruned = round(deployment.pruned * len(models)) if deployment.mask is not None else 0
+    pruned = deployment.pruned_among(len(models))
     for client, model in enumerate(models):
         examples = deployment.clients[client]
         half = np.arange(number % 2, len(examples), 2) if len(examples) > 1 else np.zeros(1, np.int64)

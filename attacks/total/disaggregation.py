@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from attacks.attack import Reconstruction, Threat
-from attacks.total.likeness import cosine
+from attacks.likeness import cosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from attacks.attack import Reconstruction, Threat
-from attacks.total.likeness import cosine
+from attacks.likeness import cosine
 from protocols.training import with_state
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 
 from attacks.attack import Trial
 from attacks.finding import Cure, Picture
-from attacks.measurement import Exposure, measure_reconstruction
+from attacks.measurement import Exposure, judged, measure_reconstruction
 from attacks.total.crafted import crafted_round, one_step, reach, with_model
 from attacks.total.imprint import Imprint, Measure
 from attacks.total.inconsistency import Inconsistency, Silenced
@@ -45,9 +45,10 @@ def imprinted(deployment: Deployment, effort: Effort, rng: np.random.Generator) 
     crafted = with_model(step, model)
     rounds = [crafted_round(crafted, [model] * clients, number, rng) for number in range(_rounds(effort))]
     trials = [Trial(one.rows(), rng.choice(one.examples())) for one in rounds]
+    guesses = [attack.guess(trial.view, rng) for trial in trials]
     cohorts = sorted({fewest(deployment), max(fewest(deployment), clients // 2), clients})
     shares = [
-        _share(attack, one.rows(), one.examples(), rng)
+        _share(attack, attack.guess(one.rows(), rng), one.examples())
         for one in (crafted_round(crafted, [model] * cohort, 0, rng) for cohort in cohorts)
     ]
     return finding_of(
@@ -56,9 +57,9 @@ def imprinted(deployment: Deployment, effort: Effort, rng: np.random.Generator) 
         f"A layer of {attack.bins} rows stands before the model; {clients} clients train for one step on "
         f"{len(rounds[0].batches[0])} examples each, and {shares[-1]:.0%} of all these examples are read off the sum. "
         "Every client has the same model, so that comparing models does not help." + _unpruned(deployment, rounds[0]),
-        measure_reconstruction(attack, trials, rng, _says(attack)),
+        judged(attack, trials, guesses, _says(attack)),
         cures=(Cure("a look at the model before training", "clients that know which architecture they agreed to"),),
-        pictures=_pictures(attack, trials, deployment, rng),
+        pictures=_pictures(attack, trials, guesses, deployment),
         curves={"share of all examples that are read, against clients in the sum": curve(cohorts, shares)},
     )
 
@@ -76,20 +77,21 @@ def separated(deployment: Deployment, effort: Effort, rng: np.random.Generator) 
     ]
     crafted = with_model(step, models[0])
     rounds = [crafted_round(crafted, models, number, rng) for number in range(_rounds(effort))]
-    trials, shares = [], []
+    trials, guesses, shares = [], [], []
     for number, one in enumerate(rounds):
-        rows = one.rows(attack.rows(number % clients))
-        trials.append(Trial(rows, rng.choice(one.examples(number % clients))))
-        shares.append(_share(attack, rows, one.examples(number % clients), rng))
+        victim = number % clients
+        trials.append(Trial(one.rows(attack.rows(victim)), rng.choice(one.examples(victim))))
+        guesses.append(attack.guess(trials[-1].view, rng))
+        shares.append(_share(attack, guesses[-1], one.examples(victim)))
     return finding_of(
         deployment,
         attack,
         f"{clients} clients train for one step on {len(rounds[0].batches[0])} examples each, behind {attack.bins} rows "
         f"of their own: {np.mean(shares):.0%} of a client's examples are read, and are known to be that client's."
         + _unpruned(deployment, rounds[0]),
-        measure_reconstruction(attack, trials, rng, _says(attack)),
+        judged(attack, trials, guesses, _says(attack)),
         cures=(_one_model(deployment),),
-        pictures=_pictures(attack, trials, deployment, rng),
+        pictures=_pictures(attack, trials, guesses, deployment),
     )
 
 
@@ -141,21 +143,20 @@ def _unpruned(deployment: Deployment, one: CraftedRound) -> str:
     return " Nobody prunes here: the crafted model has no units that can be told." if left else ""
 
 
-def _share(attack: Imprint, rows: Rows, examples: NDArray[np.float64], rng: np.random.Generator) -> float:
-    """Share of these examples that are read off the rows."""
-    guess = attack.guess(rows, rng)
+def _share(attack: Imprint, guess: NDArray[np.float64], examples: NDArray[np.float64]) -> float:
+    """Share of these examples that were read."""
     return float(np.mean([attack.quality(guess, example) >= attack.success for example in examples]))
 
 
 def _pictures(
-    attack: Imprint, trials: Sequence[Example], deployment: Deployment, rng: np.random.Generator
+    attack: Imprint, trials: Sequence[Example], guesses: Sequence[NDArray[np.float64]], deployment: Deployment
 ) -> tuple[Picture, ...]:
     """What comes nearest to the examples of the first trials; black where nothing was read."""
     shape, pictures = deployment.test.inputs.shape[1:], []
-    for trial in trials[:PICTURES]:
-        guesses = np.concatenate([attack.guess(trial.view, rng), np.zeros((1, trial.secret.size))])
-        errors = np.mean((guesses - trial.secret) ** 2, axis=1)
-        original, nearest = trial.secret.reshape(shape), guesses[errors.argmin()].reshape(shape)
+    for trial, read in zip(trials[:PICTURES], guesses[:PICTURES], strict=True):
+        shown = np.concatenate([read, np.zeros((1, trial.secret.size))])
+        errors = np.mean((shown - trial.secret) ** 2, axis=1)
+        original, nearest = trial.secret.reshape(shape), shown[errors.argmin()].reshape(shape)
         decibels = float(psnr(errors.min(), attack.peak))
         pictures.append(Picture(original, nearest, decibels, ssim(original, nearest, attack.peak)))
     return tuple(pictures)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attacks.attack import Reconstruction, Threat
-from attacks.total.likeness import cosine
+from attacks.likeness import cosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

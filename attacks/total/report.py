@@ -50,18 +50,15 @@ def finding_of(
         cures += (
             Cure("privacy=Privacy(...)", "noise in every sum, and accuracy with it: the private deployment shows both"),
         )
-    return Finding(
-        attack=attack.name,
+    return Finding.of(
+        attack,
+        deployment,
         question=QUESTIONS[attack.name],
-        threat=attack.threat,
-        deployment=deployment.name,
         measurement=measurement,
-        claimed=deployment.claims(attack.threat),
         note=note,
         cures=cures,
         pictures=pictures,
         curves=curves,
-        source=attack.source,
     )
 
 

@@ -67,7 +67,7 @@ class Rounds:
     @property
     def pruned(self) -> int:
         """How many clients prune."""
-        return round(self.deployment.pruned * len(self.clients)) if self.deployment.mask is not None else 0
+        return self.deployment.pruned_among(len(self.clients))
 
     def sent(self, client: int, rng: np.random.Generator) -> Sent:
         """What a client sends in one round."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from attacks.attack import Threat
 from attacks.finding import Cure, Finding, Picture
-from attacks.measurement import measure_reconstruction
+from attacks.measurement import judged, measure_reconstruction
 from attacks.rules import largest_coordinates
 from attacks.update.cosine import Cosine
 from attacks.update.first_layer import FirstLayer
@@ -144,41 +144,16 @@ class _Bench:
 
     def unfit(self, attack: ExampleReconstruction, said: str, why: str) -> Finding:
         """That an attack does not apply."""
-        return Finding(
-            attack=", ".join(filter(None, (attack.name, said))),
-            question=_UPLOAD,
-            threat=attack.threat,
-            deployment=self.deployment.name,
-            measurement=None,
-            claimed=self.deployment.claims(attack.threat),
-            note=why,
-            source=attack.source,
-        )
+        finding = Finding.of(attack, self.deployment, question=_UPLOAD, note=why)
+        return replace(finding, attack=", ".join(filter(None, (attack.name, said))))
 
     def _found(self, attack: ExampleReconstruction, said: str, trials: Sequence[Trial[Upload, Originals]]) -> Finding:
-        noted = _Noted(attack)
-        measured = measure_reconstruction(noted, trials, self.rng, _SAYS)
+        guesses = [attack.guess(trial.view, self.rng) for trial in trials]
         return replace(
-            self.unfit(attack, said, _note(noted.guesses, trials, len(self.deployment.clients))),
-            measurement=measured,
-            pictures=tuple(map(_picture, noted.guesses[:_PICTURES], trials)),
+            self.unfit(attack, said, _note(guesses, trials, len(self.deployment.clients))),
+            measurement=judged(attack, trials, guesses, _SAYS),
+            pictures=tuple(map(_picture, guesses[:_PICTURES], trials)),
         )
-
-
-class _Noted(ExampleReconstruction):
-    """Another attack, whose guesses are kept to be shown."""
-
-    name = "noted"
-    source = ""
-
-    def __init__(self, attack: ExampleReconstruction) -> None:
-        self.attack = attack
-        self.guesses: list[NDArray[np.float64]] = []
-
-    def guess(self, view: Upload, rng: np.random.Generator) -> NDArray[np.float64]:
-        """The other attack's."""
-        self.guesses.append(self.attack.guess(view, rng))
-        return self.guesses[-1]
 
 
 def _note(guesses: Sequence[NDArray[np.float64]], trials: Sequence[Trial[Upload, Originals]], clients: int) -> str:

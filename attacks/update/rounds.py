@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from attacks.deployment import Deployment, Seen
-    from protocols.training import Examples, State, Training
+    from protocols.training import Examples, Training
     from pruning import Mask
 
 
@@ -83,13 +83,7 @@ def _played(deployment: Deployment, training: Training, examples: int | None, se
     drawn = {client: _some(deployment.clients[client], examples, rng) for client in map(int, cohort)}
     model = deployment.model()
     seeds = {client: int(rng.integers(2**31)) for client in drawn}
-
-    def trained(client: int, mask: Mask | None = None) -> State:
-        return deployment.update(model, drawn[client], seeds[client], training=training, mask=mask)
-
-    updates = {client: trained(client) for client in drawn}
-    masks = deployment.masks(model, updates, rng)
-    updates |= {client: trained(client, mask) for client, mask in masks.items()}
+    updates, masks = deployment.brought(model, drawn, seeds, rng, training=training)
     seen = deployment.exchange(updates, masks, seed=seed)
     victim = next(iter(drawn))
     sample, (low, high) = deployment.test.inputs, deployment.test.inputs.aminmax()

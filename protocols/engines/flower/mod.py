@@ -20,12 +20,11 @@ from flwr.supercore import log
 
 from protocols.engines.flower.agreement import Agreement
 from protocols.engines.flower.memory import Memory
-from protocols.engines.flower.records import ABANDON, STAGE, said, wire, write
+from protocols.engines.flower.records import ABANDON, STAGE, category_of, number_of, said, wire, write
 from protocols.engines.flower.starts import Starts, start_of
 from protocols.engines.flower.training import AppError, train
 from secagg import Client
 from secagg.errors import AgreementError, ParameterError, SecAggError, UnexpectedMessageError
-from secagg.messages import LARGEST_ID
 from secagg.rounds import Round
 
 if TYPE_CHECKING:
@@ -129,15 +128,15 @@ class SecureAggregationMod:
 
         An answer never tells more of a failure than this package's own errors do, which hold no value, or its type.
         """
-        category = message.metadata.message_type.split(".")[0]
-        if category not in KINDS:
+        kind = category_of(message.metadata.message_type)
+        if kind not in KINDS:
             return call_next(message, context)
         if STAGE not in message.content.config_records:
-            if category == MessageType.EVALUATE and self._clear_evaluation:
+            if kind == MessageType.EVALUATE and self._clear_evaluation:
                 return call_next(message, context)
-            return _failed(message, f"this node answers {category} under secure aggregation only: wrap the strategy")
+            return _failed(message, f"this node answers {kind} under secure aggregation only: wrap the strategy")
         try:
-            return Message(self._answer(message, Memory(context, category), context, call_next), reply_to=message)
+            return Message(self._answer(message, Memory(context, kind), context, call_next), reply_to=message)
         except AppError as error:
             return error.reply
         except SecAggError as error:
@@ -213,20 +212,15 @@ class SecureAggregationMod:
         if (agreement.run, agreement.session) != (str(context.run_id), session):
             raise AgreementError("the server proposes a session of another run")
         self._check(agreement, memory.message_type)
-        keys, made = self._keys_of(context), agreement.as_session()
-        if keys is None:
-            client = Client(context.node_id & LARGEST_ID, made, entropy=self._entropy)
-        else:
-            client = Client(keys.number, made, keys.identity, keys.pinned, entropy=self._entropy)
+        number, identity, pinned = self._named(context)
+        client = Client(number, agreement.as_session(), identity, pinned, entropy=self._entropy)
         answer = client.advertise_keys()
         memory.put(agreement, client.save())
         return answer
 
     def _restore(self, agreement: Agreement, memory: Memory, context: Context) -> Client:
-        keys, made = self._keys_of(context), agreement.as_session()
-        if keys is None:
-            return Client.restore(made, memory.saved, entropy=self._entropy)
-        return Client.restore(made, memory.saved, keys.identity, keys.pinned, entropy=self._entropy)
+        _, identity, pinned = self._named(context)
+        return Client.restore(agreement.as_session(), memory.saved, identity, pinned, entropy=self._entropy)
 
     def _check(self, agreement: Agreement, message_type: str) -> None:
         """Refuses what this node was not given.
@@ -251,8 +245,12 @@ class SecureAggregationMod:
         if self._params.active and not agreement.request:
             raise AgreementError("an active server has to say what it asks of everybody, by Agreement.request")
 
-    def _keys_of(self, context: Context) -> Keys | None:
-        return None if self._keys is None else self._keys(context)
+    def _named(self, context: Context) -> tuple[int, Identity | None, Mapping[int, bytes] | None]:
+        """This node's number, its identity, and everybody's."""
+        if self._keys is None:
+            return number_of(context.node_id), None, None
+        keys = self._keys(context)
+        return keys.number, keys.identity, keys.pinned
 
 
 def _failed(message: Message, reason: str) -> Any:

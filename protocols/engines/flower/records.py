@@ -14,6 +14,7 @@ import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from secagg.errors import DecodingError
+from secagg.messages import LARGEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +35,16 @@ has masked counts as sent."""
 
 BYTES = "bytes"
 """How arrays of ours are serialized."""
+
+
+def category_of(message_type: str) -> str:
+    """``train`` or ``evaluate``, whichever function of an app of that kind a message is for."""
+    return message_type.split(".", maxsplit=1)[0]
+
+
+def number_of(node: int) -> int:
+    """The number under which a node is a client where no identities are pinned: the low 63 bits of Flower's id."""
+    return node & LARGEST_ID
 
 
 def write(stage: str, session: bytes, wire: dict[str, bytes] | None = None, **said: bytes | bool) -> RecordDict:

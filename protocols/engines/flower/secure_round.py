@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from flwr.app import Message, RecordDict
 
 from protocols.engines.flower.exchange import Exchange
-from protocols.engines.flower.records import ABANDON, STAGE, wire, write
+from protocols.engines.flower.records import ABANDON, STAGE, number_of, wire, write
 from secagg import Round, Server, messages
 from secagg.errors import DecodingError, RemoteProtocolError, UnknownClientError
-from secagg.messages import LARGEST_ID
 from secagg.topology import topology
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ class SecureRound:
         number = getattr(messages.decode(data), "sender", None)
         if not isinstance(number, int):
             raise DecodingError("a message of nobody")
-        own = node & LARGEST_ID if self._pinned is None else self._number.get(node, number)
+        own = number_of(node) if self._pinned is None else self._number.get(node, number)
         if number != own:
             raise UnknownClientError("a node speaks for another client")
         self._server.receive(data)

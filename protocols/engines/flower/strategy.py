@@ -21,7 +21,7 @@ from protocols.engines.flower.agreement import METRIC, Agreement, tensors_of
 from protocols.engines.flower.exchange import Patience
 from protocols.engines.flower.history import RoundRecord
 from protocols.engines.flower.means import check_strategy, weight_key
-from protocols.engines.flower.records import digest, without_ours
+from protocols.engines.flower.records import category_of, digest, without_ours
 from protocols.engines.flower.secure_round import SecureRound, abandon
 from protocols.engines.flower.training import arrays_in, shapes_of
 from secagg import Params
@@ -199,7 +199,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         requests = {message.metadata.dst_node_id: message.content for message in asked}
         agreement, keys = self._agreed(server_round, kind, requests, grid)
         playing = SecureRound(agreement, grid, kind, self._patience, self._pinned)
-        self._playing[_category(kind)] = (playing, asked[0])
+        self._playing[category_of(kind)] = (playing, asked[0])
         try:
             return playing.begin(requests, keys)
         except BREAKS_OFF as error:
@@ -232,7 +232,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
     def _abort(self, playing: SecureRound, server_round: int, kind: str, error: Exception) -> None:
         row = RoundRecord(
             round=server_round,
-            kind=_category(kind),
+            kind=category_of(kind),
             outcome="aborted",
             reason=f"{type(error).__name__}: {error}",
             stages=tuple(playing.stages),
@@ -251,7 +251,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
     ) -> tuple[Agreement, dict[int, bytes]]:
         """The session of this round, and the keys that were advertised for it in the round before."""
         content = next(iter(requests.values()))
-        layout = self._model(content) if _category(kind) == MessageType.TRAIN else None
+        layout = self._model(content) if category_of(kind) == MessageType.TRAIN else None
         evaluated = layout is None
         agreement = Agreement(
             run=str(grid.run.run_id),
@@ -260,12 +260,12 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
             params=self.params,
             mode="uniform" if evaluated else self._mode,
             weighted_by=weight_key(self.strategy) if self._weighted else "",
-            metrics=tuple(self._metrics[_category(kind)].items()),
+            metrics=tuple(self._metrics[category_of(kind)].items()),
             tensors=tensors_of(layout),
             unit_groups=() if layout is None else tuple(layout.unit_groups.items()),
             request=digest(kind, without_ours(content)) if self.params.active else b"",
         )
-        prepared, keys = self._keys.pop(_category(kind), (agreement, {}))
+        prepared, keys = self._keys.pop(category_of(kind), (agreement, {}))
         # Whatever the strategy changed in between, keys are good for the session that they were made for only.
         unchanged = agreement.next(prepared.session).encode() == prepared.next(prepared.session).encode()
         abandon(grid, kind, prepared, set(keys).difference(requests if unchanged else ()), used_up=False)
@@ -311,12 +311,9 @@ def _check_alike(asked: list[Message], *, bound: bool) -> None:
 
 def _applied(aggregate: Aggregate, before: Arrays) -> Arrays:
     """The model after the mean; what is withheld or not aggregated stays as it was."""
-    structure = Structure(before)
     steps = aggregate.plan.session.layout.by_tensor(np.nan_to_num(aggregate.mean, nan=0.0))
-    starts = structure.arrays(before, "start")
-    after = {name: start.astype(np.float64) + steps[name] for name, start in starts.items()}
-    built: Arrays = structure.build(after, lambda name: before[name])
-    return built
+    moved: Arrays = Structure(before).moved(before, steps)
+    return moved
 
 
 def _withheld(aggregate: Aggregate) -> Mapping[str, NDArray[np.bool_]]:
@@ -355,10 +352,6 @@ def _row(server_round: int, kind: str, playing: SecureRound, aggregate: Aggregat
         verdict=verdict(aggregate),
         event=aggregate.event,
     )
-
-
-def _category(kind: str) -> str:
-    return kind.split(".", maxsplit=1)[0]
 
 
 def _id() -> bytes:

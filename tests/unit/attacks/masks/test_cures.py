@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from attacks.digits import deployment, side_by_side
+from attacks.digits import deployment
 from attacks.masks import cures
 from attacks.masks.clients import Cohort
 from attacks.masks.cures import Price, Way, flip, flipped, price, voted, ways
+from attacks.protections import side_by_side
 from attacks.rules import largest_coordinates
 from protocols.training import one_thread
 

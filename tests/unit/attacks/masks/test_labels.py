@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from attacks.attack import Trial
-from attacks.digits import deployment, side_by_side
+from attacks.digits import deployment
 from attacks.masks.clients import Cohort, known_of_mask
 from attacks.masks.cures import Way
 from attacks.masks.labels import Holding, LabelInference
 from attacks.measurement import measure_reconstruction
+from attacks.protections import side_by_side
 from attacks.rules import largest_coordinates
 from protocols.training import one_thread
 from tests.unit.attacks.conformance import ReconstructionContract

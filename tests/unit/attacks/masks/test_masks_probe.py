@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from attacks.attack import Threat
-from attacks.digits import deployment, side_by_side
+from attacks.digits import deployment
 from attacks.finding import Effort, broken
 from attacks.masks import clients, cures, probe_labels, probe_rounds
 from attacks.masks import probe as probe_module
 from attacks.masks.probe import probe
 from attacks.masks.probe_counts import masks_from_counts, weights_from_denominators
 from attacks.masks.probe_rounds import round_findings
+from attacks.protections import side_by_side
 from attacks.rules import largest_coordinates
 from protocols.training import Examples, one_thread
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.digits import deployment, side_by_side
+from attacks.digits import deployment
 from attacks.finding import Effort
 from attacks.membership import probe as module
 from attacks.membership.federated import trained
 from attacks.membership.probe import probe
+from attacks.protections import side_by_side
 from protocols.models import mlp
 from protocols.training import Examples, Training, accuracy, one_thread
 
