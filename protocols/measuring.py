@@ -111,11 +111,11 @@ class Measuring:
             talk: What was said besides.
             late: Who missed the deadline.
         """
-        secure = self._secure_seconds(work, talk)
+        secure, keys = self._secure_seconds(work, talk)
         weights = {client: self._wire(one, len(work), aggregated, talk) for client, one in work.items()}
         server = self._server_seconds(weights, late)
         return {
-            client: self._client(one, weights[client], secure[client], server, late=client in late)
+            client: self._client(one, weights[client], (secure[client], keys), server, late=client in late)
             for client, one in work.items()
         }
 
@@ -125,11 +125,15 @@ class Measuring:
         waited = self._federation.deadline if len(in_time) < len(clients) else None
         return max(waited or 0.0, round_seconds(in_time) if in_time else 0.0)
 
-    def _secure_seconds(self, work: Mapping[Client, Work], talk: Talk) -> dict[Client, float]:
-        """Calibrated seconds of the round's session, of the counting before it, and of what was said besides."""
+    def _secure_seconds(self, work: Mapping[Client, Work], talk: Talk) -> tuple[dict[Client, float], float]:
+        """Calibrated seconds of the round's session, of the counting before it, and of what was said besides.
+
+        Returns:
+            Them by client, and what of the round's session runs while clients train.
+        """
         params, layout = self._aggregator.params, self._aggregator.layout
         if params is None:
-            return dict.fromkeys(work, 0.0)
+            return dict.fromkeys(work, 0.0), 0.0
         pruned = any(one.mask.kind != "full" for one in work.values())
         lengths = [session.length for session in talk.sessions]
         if pruned and self._aggregator.counts_masks:
@@ -140,7 +144,7 @@ class Measuring:
         )
         held = {client: self._aggregator.length_of(one.mask) for client, one in work.items()}
         time, total = self.calibration.time(self._aggregator.mode, len(work), params), sum(held.values())
-        return {client: time.seconds(own, total) + besides for client, own in held.items()}
+        return {client: time.seconds(own, total) + besides for client, own in held.items()}, time.keys
 
     def _wire(self, one: Work, cohort: int, aggregated: Aggregated | None, talk: Talk) -> _Wire:
         vector = self._aggregator.upload_of(one.mask, cohort)
@@ -157,14 +161,17 @@ class Measuring:
         from_all = sum(one.sent for client, one in weights.items() if client not in late)
         return to_all / server.upload_bytes_per_second, from_all / server.download_bytes_per_second
 
-    def _client(self, one: Work, wire: _Wire, secure: float, server: tuple[float, float], *, late: bool) -> ClientRound:
+    def _client(
+        self, one: Work, wire: _Wire, secure: tuple[float, float], server: tuple[float, float], *, late: bool
+    ) -> ClientRound:
         flops = self._federation.training.steps * self.costs.of(one.model).step_flops
         seconds = client_time(
             self._federation.fleet.device(one.client),
             flops=flops,
             download_bytes=wire.received,
             upload_bytes=wire.vector if late else wire.sent,
-            secure_seconds=secure,
+            secure_seconds=secure[0],
+            key_seconds=secure[1],
             server_seconds=server,
         )
         return ClientRound(

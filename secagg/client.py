@@ -439,10 +439,12 @@ class Client:
         mine = plan.places(self.id)
         checks = masking.checksums(integers, h2, None if mine.all() else mine)
         hidden = masking.Accumulator(plan.ring, plan.ring.wrap(integers), checks)
-        for term in masking.terms(self.id, neighbours):
+
+        def key_of(term: masking.Term) -> masking.MaskKey:
             if term.peer is None:
-                hidden.apply(masking.MaskKey(term.sign, masking.self_key(state.self_seed, h2)))
-                continue
+                return masking.MaskKey(term.sign, masking.self_key(state.self_seed, h2))
             key = masking.pairwise_key(state.agreed[term.peer], h2, self.id, term.peer)
-            hidden.apply(masking.MaskKey(term.sign, key, plan.overlap(self.id, term.peer)))
+            return masking.MaskKey(term.sign, key, masking.packed(plan.overlap(self.id, term.peer)))
+
+        hidden.apply(map(key_of, masking.terms(self.id, neighbours)))
         return hidden

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secagg.errors import LayoutMismatchError, NotFiniteError, OutOfRangeError, WeightError
+from secagg.prg import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -125,26 +126,43 @@ def encode_update(
     if plan.shares is not None:
         vector = np.concatenate([np.asarray(update[tensor.name], np.float64).reshape(-1) for tensor in layout.tensors])
         return plan.shares.encode(np.where(own, vector, 0.0)[held], plan.held(client), entropy, seeds)
-    encoded = np.empty(int(held.sum()), np.int64)
+    slots = _encode_slots(plan, own, 1 if weight is None else weight)
+    encoded = np.empty(np.count_nonzero(held) + len(slots), np.int64)
+    encoded[len(encoded) - len(slots) :] = slots
     clipped, start = 0, 0
-    bound = float(params.magnitude if weight is None else weight)
+    bound = params.magnitude if weight is None else weight
     for tensor, place in layout.slices():
-        limit = params.range_of(tensor.name)
         values = _select(np.asarray(update[tensor.name]).reshape(-1), held[place])
         part = encoded[start : start + len(values)]
-        scaled = values.astype(np.float64)
         ours = _select(own[place], held[place])
-        if not ours.all():
-            scaled[~ours] = 0.0
-        if params.out_of_range == "saturate":
-            clipped += int((np.abs(scaled) > limit).sum())
+        limit = params.range_of(tensor.name)
+        clipped += _encode_tensor(part, values, ours, limit, bound, saturate=params.out_of_range == "saturate")
+        start += len(values)
+    return encoded, clipped / max(1, int(np.count_nonzero(held & own)))
+
+
+def _encode_tensor(
+    encoded: NDArray[np.int64],
+    values: NDArray[Any],
+    ours: NDArray[np.bool_],
+    limit: float,
+    bound: int,
+    *,
+    saturate: bool,
+) -> int:
+    """Writes values as integers, zero where they are not ours; returns how many were clipped."""
+    clipped, everything = 0, bool(ours.all())
+    for start in range(0, len(values), PIECE):
+        piece = slice(start, start + PIECE)
+        scaled = values[piece].astype(np.float64)
+        if not everything:
+            scaled[~ours[piece]] = 0.0
+        if saturate:
+            clipped += int(np.count_nonzero(np.abs(scaled) > limit))
             np.clip(scaled, -limit, limit, out=scaled)
         scaled *= bound / limit
-        np.rint(scaled, out=scaled)
-        part[:] = scaled
-        start += len(values)
-    slots = _encode_slots(plan, own, 1 if weight is None else weight)
-    return np.concatenate([encoded, slots]), clipped / max(1, int((held & own).sum()))
+        encoded[piece] = np.rint(scaled, out=scaled)
+    return clipped
 
 
 def _encode_slots(plan: Plan, own: NDArray[np.bool_], weight: int) -> NDArray[np.int64]:

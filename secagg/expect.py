@@ -171,10 +171,10 @@ def _seconds(params: Params, clients: int, wired: Topology, ring: Ring, coordina
     directory = Directory({0: identity.public})
     signature = identity.sign(b"")
     k = wired.degree
-    mask = _fastest(lambda: total.apply(masking.MaskKey(1, bytes(KEY_BYTES)))) * coordinates / sample
+    mask = _fastest(lambda: total.apply([masking.MaskKey(1, bytes(KEY_BYTES))])) * coordinates / sample
     check = _fastest(lambda: masking.checksums(integers, bytes(32))) * coordinates / sample
     agree = _fastest(lambda: one.agree(other.public))
-    client = (k + 1) * mask + check + (3 * k + 2 * clients) * agree  # each key is checked by agreeing
+    client = (k + 1) * mask + check + 3 * k * agree
     client += _fastest(lambda: _deal(0, wired))
     client += k * _fastest(lambda: dealing.seal_shares(shares, 0, secret, h1))
     client += k * _fastest(lambda: dealing.open_shares(sealed, secret, h1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 SEED_BYTES = 32
 PUBLIC_BYTES = 32
 _CURVE_PRIME = 2**255 - 19
+LOW_ORDER = frozenset(
+    {
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        _CURVE_PRIME - 1,
+    }
+)
+"""The points whose order divides 8, on the curve and its twist: every private key agrees with them on zero."""
 _NONCE = bytes(12)  # every sealing key is used for one message
 
 
@@ -39,7 +50,7 @@ class KeyPair:
     @property
     def public(self) -> bytes:
         """The public key, 32 bytes."""
-        return X25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
+        return self._private.public_key().public_bytes_raw()
 
     def agree(self, peer_public: bytes) -> bytes:
         """The 32-byte secret shared with a peer; feed it to ``prg.derive``, never use it as a key.
@@ -48,11 +59,14 @@ class KeyPair:
             KeyAgreementError: The peer's key is malformed, or of low order (RFC 7748, section 6.1).
         """
         try:
-            return X25519PrivateKey.from_private_bytes(self.seed).exchange(
-                X25519PublicKey.from_public_bytes(peer_public)
-            )
+            return self._private.exchange(X25519PublicKey.from_public_bytes(peer_public))
         except ValueError:
             raise KeyAgreementError("a public key is malformed or of low order") from None
+
+    @cached_property
+    def _private(self) -> X25519PrivateKey:
+        """Reading it costs as much as an agreement, so it is read once for all peers."""
+        return X25519PrivateKey.from_private_bytes(self.seed)
 
 
 def check_public(public: bytes) -> None:
@@ -62,11 +76,13 @@ def check_public(public: bytes) -> None:
     smallest is accepted, which makes comparing keys as bytes sound.
 
     Raises:
-        KeyAgreementError: It is either.
+        KeyAgreementError: It is either, or has another length than 32 bytes.
     """
-    if int.from_bytes(public, "little") >= _CURVE_PRIME:
+    point = int.from_bytes(public, "little")
+    if len(public) != PUBLIC_BYTES or point >= _CURVE_PRIME:
         raise KeyAgreementError("a public key is not in canonical form")
-    KeyPair(bytes(SEED_BYTES)).agree(public)
+    if point in LOW_ORDER:
+        raise KeyAgreementError("a public key is malformed or of low order")
 
 
 def seal(secret: bytes, plaintext: bytes, *context: bytes) -> bytes:

@@ -14,22 +14,26 @@ passes with probability 2^-64.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secagg.prg import PIECE, Stream, check_masks, derive
+from secagg.prg import PIECE, Stream, buffer_for, check_masks, derive
 from secagg.ring import Ring
 from secagg.transcript import id_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from secagg.ring import Words
 
 CHECKS = 2
+STREAMS_AT_ONCE = 64
+"""Streams that are added to one piece of a vector before the next: what they need in memory is one key schedule each,
+and where masks differ the places of their clients, a bit a coordinate."""
 _UINT64 = 2**64
 
 
@@ -60,12 +64,20 @@ class MaskKey:
     Args:
         sign: +1 to add the stream, -1 to take it off.
         key: 16 bytes.
-        places: Which places of the vector at hand the stream covers, or None for all of them.
+        places: The stream covers those places of the vector at hand that are in all of these sets, each packed to a bit
+            a place (``np.packbits``); without a set, all of them.
+        start: Elements of the stream that belong before the vector at hand.
     """
 
     sign: int
     key: bytes = field(repr=False)
-    places: NDArray[np.bool_] | None = field(default=None, repr=False)
+    places: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
+    start: int = 0
+
+
+def packed(places: NDArray[np.bool_] | None) -> tuple[NDArray[np.uint8], ...]:
+    """One set of places for ``MaskKey``; None for all of them."""
+    return () if places is None else (np.packbits(places),)
 
 
 def self_key(seed: bytes, transcript: bytes) -> bytes:
@@ -92,19 +104,32 @@ class Accumulator:
         self.vector = vector
         self.checks = checks
 
-    def apply(self, mask: MaskKey) -> None:
-        """Adds one stream, or takes it off, piece by piece while it is in cache."""
-        stream = Stream(mask.key, self.ring)
-        combine = np.add if mask.sign > 0 else np.subtract
+    def apply(self, masks: Iterable[MaskKey]) -> None:
+        """Adds streams, or takes them off, to vector and checksums."""
+        left = iter(masks)
+        while some := list(islice(left, STREAMS_AT_ONCE)):
+            self.apply_to_vector(some)
+            for mask in some:
+                self.apply_to_checks(mask.sign, mask.key)
+
+    def apply_to_vector(self, masks: Sequence[MaskKey]) -> None:
+        """Adds streams, or takes them off, to the vector alone: all of them to one piece while that is in cache."""
+        buffer = buffer_for(self.ring)
+        streams = [Stream(mask.key, self.ring, mask.start, buffer) for mask in masks]
         for start in range(0, len(self.vector), PIECE):
             piece = self.vector[start : start + PIECE]
-            chosen = None if mask.places is None else mask.places[start : start + PIECE]
-            count = len(piece) if chosen is None else int(np.count_nonzero(chosen))
-            if count == len(piece):
-                combine(piece, stream.take(count), out=piece)
-            elif count:
-                piece[chosen] = combine(piece[chosen], stream.take(count))
-        self.add_checks(mask.sign, check_masks(mask.key))
+            for mask, stream in zip(masks, streams, strict=True):
+                combine = np.add if mask.sign > 0 else np.subtract
+                chosen = _chosen(mask.places, start, len(piece)) if mask.places else None
+                if chosen is None:
+                    combine(piece, stream.take(len(piece)), out=piece)
+                elif len(drawn := stream.take(int(np.count_nonzero(chosen)))):
+                    index = _index(chosen)
+                    piece[index] = combine(piece[index], drawn)
+
+    def apply_to_checks(self, sign: int, key: bytes) -> None:
+        """Adds what a stream has for the checksums, or takes it off."""
+        self.add_checks(sign, check_masks(key))
 
     def add_packed(self, vector: bytes, check: bytes, places: NDArray[np.bool_]) -> None:
         """Adds a vector as it travels. What is in the sum cannot be taken out again, so it is checked whole before.
@@ -117,17 +142,31 @@ class Accumulator:
         Raises:
             DecodingError: A vector of another length.
         """
-        words = self.ring.unpack(vector, int(places.sum()))
-        if places.all():
-            self.vector += words
-        else:
-            self.vector[places] += words
+        words, taken = self.ring.unpack(vector, int(np.count_nonzero(places))), 0
+        for start in range(0, len(self.vector), PIECE):
+            piece, chosen = self.vector[start : start + PIECE], places[start : start + PIECE]
+            count = int(np.count_nonzero(chosen))
+            piece[slice(None) if count == len(piece) else _index(chosen)] += words[taken : taken + count]
+            taken += count
         self.add_checks(1, (int.from_bytes(check[:8], "little"), int.from_bytes(check[8:], "little")))
 
     def add_checks(self, sign: int, checks: tuple[int, int]) -> None:
         """Adds to the checksums."""
         first, second = ((mine + sign * theirs) % _UINT64 for mine, theirs in zip(self.checks, checks, strict=True))
         self.checks = (first, second)
+
+
+def _chosen(places: tuple[NDArray[np.uint8], ...], start: int, count: int) -> NDArray[np.bool_] | None:
+    """The places of one piece that are in all of these sets, (count,) bool; None where that is all of them."""
+    packed = np.bitwise_and.reduce([one[start // 8 : (start + PIECE) // 8] for one in places])
+    chosen = np.unpackbits(packed, count=count).view(np.bool_)
+    return None if chosen.all() else chosen
+
+
+def _index(chosen: NDArray[np.bool_]) -> NDArray[np.bool_] | NDArray[np.intp]:
+    """What numpy reads these places with soonest: bools where they come in long runs, else their numbers."""
+    runs = np.count_nonzero(chosen[1:] != chosen[:-1])
+    return chosen if 16 * runs < len(chosen) else np.flatnonzero(chosen)
 
 
 def checksums(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cryptography.hazmat.primitives.ciphers import CipherContext
+    from numpy.typing import NDArray
 
     from secagg.ring import Ring, Words
 
@@ -30,7 +31,7 @@ BLOCK_BYTES = 16
 PIECE = 1 << 15
 """Elements to generate at a time: they stay in the processor's cache until they are added."""
 
-_zeros = np.zeros(PIECE * 8, np.uint8)
+_zeros = memoryview(bytes(PIECE * 8))
 
 
 def derive(secret: bytes, purpose: str, *binders: bytes, length: int = KEY_BYTES) -> bytes:
@@ -66,11 +67,13 @@ class Stream:
         key: 16 bytes, used for one stream only.
         ring: The ring of the elements.
         start: Index of the first element to read.
+        buffer: Where elements are put (``buffer_for``), if not in a buffer of its own: streams that are read by turns
+            can share one, which then stays in cache.
     """
 
-    def __init__(self, key: bytes, ring: Ring, start: int = 0) -> None:
-        self._dtype = ring.dtype
-        self._buffer = np.empty(PIECE * ring.dtype.itemsize + BLOCK_BYTES, np.uint8)
+    def __init__(self, key: bytes, ring: Ring, start: int = 0, buffer: NDArray[np.uint8] | None = None) -> None:
+        buffer = buffer_for(ring) if buffer is None else buffer
+        self._buffer, self._words = buffer.data, buffer[: PIECE * ring.dtype.itemsize].view(ring.dtype)
         blocks, within = divmod(start * ring.dtype.itemsize, BLOCK_BYTES)
         self._cipher = _counter_mode(key, 1 + blocks)
         self._cipher.update(bytes(within))
@@ -79,10 +82,14 @@ class Stream:
         return "Stream(<redacted>)"
 
     def take(self, count: int) -> Words:
-        """The next ``count`` elements, at most ``PIECE``; overwritten by the next call."""
-        nbytes = count * self._dtype.itemsize
-        self._cipher.update_into(_zeros[:nbytes].data, self._buffer.data)
-        return self._buffer[:nbytes].view(self._dtype)
+        """The next ``count`` elements, at most ``PIECE``; the next call overwrites the buffer."""
+        self._cipher.update_into(_zeros[: count * self._words.itemsize], self._buffer)
+        return self._words[:count]
+
+
+def buffer_for(ring: Ring) -> NDArray[np.uint8]:
+    """Room for ``PIECE`` elements, and for the block that the cipher may ask for beyond them."""
+    return np.empty(PIECE * ring.dtype.itemsize + BLOCK_BYTES, np.uint8)
 
 
 def check_masks(key: bytes) -> tuple[int, int]:

@@ -70,6 +70,7 @@ class Plan:
             )
         self._held = lru_cache(maxsize=EXPANSIONS_KEPT)(self._held_of)
         self._places = lru_cache(maxsize=EXPANSIONS_KEPT)(self._places_of)
+        self._packed = lru_cache(maxsize=8 * EXPANSIONS_KEPT)(lambda declared: np.packbits(self._places(declared)))
         self.dropouts = params.dropouts_tolerated(n, needed)
         self.fewest_survivors = n - self.dropouts
         self.required = params.coverage_required(n, self.dropouts)
@@ -149,6 +150,10 @@ class Plan:
     def places(self, client: int) -> NDArray[np.bool_]:
         """Which places of the full vector a client fills, (length,) bool."""
         return self._places(self._declaration(client))
+
+    def packed_places(self, client: int) -> NDArray[np.uint8]:
+        """The same as bits (``np.packbits``); clients with equal masks share one array, as long as it is kept."""
+        return self._packed(self._declaration(client))
 
     def overlap(self, client: int, peer: int) -> NDArray[np.bool_] | None:
         """Which of the places that ``client`` fills ``peer`` fills too, in order; None if all of them."""

@@ -82,7 +82,7 @@ class Ring:
 
     def pack(self, words: Words) -> bytes:
         """Elements as ``nbytes(len(words))`` little-endian bytes, reduced mod 2^bits."""
-        return (_pack24(words) if self.bits == 24 else np.ascontiguousarray(words, self.dtype)).tobytes()
+        return _pack24(words) if self.bits == 24 else words.astype(self.dtype, copy=False).tobytes()
 
     def unpack(self, data: bytes, count: int) -> Words:
         """The ``count`` elements in ``data``, read-only where no copy was needed.
@@ -95,26 +95,20 @@ class Ring:
         return _unpack24(data, count) if self.bits == 24 else np.frombuffer(data, self.dtype)
 
 
-def _pack24(words: Words) -> Words:
-    """Four 24-bit elements become three 32-bit words: a few passes over whole words instead of a byte shuffle."""
-    padded = np.zeros(-(-len(words) // 4) * 4, np.uint32)
-    padded[: len(words)] = words
-    padded &= np.uint32(0xFFFFFF)
-    a, b, c, d = (padded[k::4] for k in range(4))
-    packed = np.empty((len(a), 3), "<u4")
-    packed[:, 0] = a | b << np.uint32(24)
-    packed[:, 1] = b >> np.uint32(8) | c << np.uint32(16)
-    packed[:, 2] = c >> np.uint32(16) | d << np.uint32(8)
-    return packed.reshape(-1).view(np.uint8)[: 3 * len(words)]
+def _pack24(words: Words) -> bytes:
+    """Elements of four bytes, each written over the unused byte of the one before: as fast as memory.
+
+    numpy copies one dimension from its first element to its last. Were that to change, no sum would pass its checksum.
+    """
+    packed = np.empty(3 * len(words) + 1, np.uint8)
+    np.ndarray(len(words), "<u4", packed, strides=(3,))[...] = words
+    return packed[:-1].tobytes()
 
 
 def _unpack24(data: bytes, count: int) -> Words:
-    groups = -(-count // 4)
-    packed = np.frombuffer(data.ljust(12 * groups, b"\0"), "<u4").reshape(-1, 3)
-    low, middle, high = packed.T
-    words = np.empty((groups, 4), np.uint32)
-    words[:, 0] = low & np.uint32(0xFFFFFF)
-    words[:, 1] = low >> np.uint32(24) | (middle & np.uint32(0xFFFF)) << np.uint32(8)
-    words[:, 2] = middle >> np.uint32(16) | (high & np.uint32(0xFF)) << np.uint32(16)
-    words[:, 3] = high >> np.uint32(8)
-    return words.reshape(-1)[:count]
+    words = np.empty(count, "<u4")
+    if count:  # the last element has no byte after it to read along
+        words[:-1] = np.ndarray(count - 1, "<u4", data, strides=(3,))
+        words[-1] = int.from_bytes(data[-3:], "little")
+    words &= np.uint32(0xFFFFFF)
+    return words

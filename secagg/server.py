@@ -30,6 +30,7 @@ from secagg.errors import (
 )
 from secagg.identity import directory
 from secagg.keys import KeyPair
+from secagg.lifting import lift
 from secagg.masking import Accumulator
 from secagg.messages import AdvertiseKeys, ConsistencyCheck, MaskedInput, Message, ShareKeys, Unmask
 from secagg.release import Plan
@@ -37,7 +38,8 @@ from secagg.rounds import ACCEPTS, ROUNDS, Round
 from secagg.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from concurrent.futures import Executor
 
     from secagg.graph import Graph
     from secagg.privacy.events import Event
@@ -144,8 +146,18 @@ class Server:
             raise
         return sender
 
-    def close_round(self) -> dict[int, bytes]:
+    def close_round(
+        self,
+        executor: Executor | None = None,
+        progress: Callable[[int, int], None] = lambda _done, _of: None,
+    ) -> dict[int, bytes]:
         """Ends the round.
+
+        Args:
+            executor: In round Unmask, where the masks are taken off: a ``ProcessPoolExecutor`` does it on several
+                cores. It is given the keys of masks, never a sum. Default: here.
+            progress: In round Unmask, called with the parts of that work that are done and all of them. An exception
+                that it raises ends the work and leaves the server as it was.
 
         Returns:
             What to send to each client that goes on; nothing after the last round.
@@ -172,7 +184,7 @@ class Server:
             case Round.CONSISTENCY_CHECK:
                 outgoing = self._close_consistency_check(_only(self._answers, ConsistencyCheck))
             case Round.UNMASK:
-                outgoing = self._close_unmask(_only(self._answers, Unmask))
+                outgoing = self._close_unmask(_only(self._answers, Unmask), executor, progress)
             case Round.DONE:
                 raise LocalProtocolError("the session has ended")
         rounds = ROUNDS[self.session.params.adversary]
@@ -403,7 +415,9 @@ class Server:
             )
         self._endorsed = dict(answers)
 
-    def _close_unmask(self, answers: dict[int, Unmask]) -> dict[int, bytes]:
+    def _close_unmask(
+        self, answers: dict[int, Unmask], executor: Executor | None, progress: Callable[[int, int], None]
+    ) -> dict[int, bytes]:
         points = {client: 1 + index for index, client in enumerate(self._members)}
         seeds = unmasking.rebuild(answers, points, self._topology.threshold, list(self._shared))
         for client, seed in seeds.items():
@@ -413,8 +427,7 @@ class Server:
         left = unmasking.masks_left(
             self._plan, self._graph, self._h2, survivors=self._survivors, keys=keys, seeds=seeds
         )
-        for mask in left:
-            total.apply(mask)
+        lift(total, left, self._plan.packed_places, executor=executor, progress=progress)
         integers = total.ring.centred(total.vector)
         bound = self._plan.largest_sum(len(self._survivors))
         if masking.checksums(integers, self._h2) != total.checks or integers.max() > bound or integers.min() < -bound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from secagg import field
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SECRET_BYTES = 32
+STEPS = 8
+"""Of Horner's rule before a number is reduced: points are small, so that it stays short, and reducing is what costs."""
 
 
 def split(secret: bytes, threshold: int, points: Sequence[int], entropy: Callable[[int], bytes]) -> dict[int, int]:
@@ -36,34 +39,59 @@ def split(secret: bytes, threshold: int, points: Sequence[int], entropy: Callabl
     shares = {}
     for point in points:
         value = 0
-        for coefficient in coefficients:
-            value = (value + coefficient) * point % field.PRIME
+        for start in range(0, len(coefficients), STEPS):
+            for coefficient in coefficients[start : start + STEPS]:
+                value = (value + coefficient) * point
+            value %= field.PRIME
         shares[point] = (value + constant) % field.PRIME
     return shares
 
 
-def lagrange_at_zero(points: Sequence[int]) -> list[int]:
-    """Coefficients that turn a polynomial's values at ``points`` into its value at 0. Reusable for equal points."""
-    coefficients = []
+def lagrange_at_zero(points: Sequence[int], spare: int | None = None) -> list[int]:
+    """Coefficients that turn a polynomial's values at ``points`` into its value at 0.
+
+    From barycentric weights (J.-P. Berrut and L. N. Trefethen, SIAM Review 46(3), 2004, section 3).
+
+    Args:
+        points: Distinct, positive.
+        spare: A point that is not among them. Sets that make up the same set with their spare point share the work
+            that grows with the square of their size; what is left for each grows with the size.
+    """
+    everywhere = tuple(sorted(points if spare is None else (*points, spare)))
+    product, weights = _barycentric(everywhere)
+    if spare is None:
+        return [product * weights[point] % field.PRIME for point in points]
+    product = product * pow(-spare, -1, field.PRIME) % field.PRIME
+    return [product * weights[point] * (point - spare) % field.PRIME for point in points]
+
+
+@lru_cache(maxsize=4)
+def _barycentric(points: tuple[int, ...]) -> tuple[int, dict[int, int]]:
+    """The node polynomial at 0, and of each point x its barycentric weight over 0 - x."""
+    product, weights = 1, {}
     for point in points:
-        numerator, denominator = 1, 1
+        product = product * -point % field.PRIME
+        denominator = -point
         for other in points:
             if other != point:
-                numerator = numerator * other % field.PRIME
-                denominator = denominator * (other - point) % field.PRIME
-        coefficients.append(numerator * pow(denominator, -1, field.PRIME) % field.PRIME)
-    return coefficients
+                denominator = denominator * (point - other) % field.PRIME
+        weights[point] = pow(denominator, -1, field.PRIME)
+    return product, weights
 
 
-def rebuild(shares: Mapping[int, int]) -> bytes:
+def rebuild(shares: Mapping[int, int], spare: int | None = None) -> bytes:
     """The secret from exactly as many shares as its threshold.
+
+    Args:
+        shares: Point to share.
+        spare: As ``lagrange_at_zero``.
 
     Raises:
         ShareError: The shares do not lie on a polynomial whose constant is a 32-byte secret.
     """
     if not shares:
         raise ShareError("no shares")
-    weights = lagrange_at_zero(list(shares))
+    weights = lagrange_at_zero(list(shares), spare)
     constant = sum(weight * share for weight, share in zip(weights, shares.values(), strict=True)) % field.PRIME
     if constant >> (8 * SECRET_BYTES):
         raise ShareError("the shares rebuild no secret")

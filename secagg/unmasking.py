@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from secagg import field, masking, shamir
 from secagg.errors import ShareError, TooFewClientsError, UnexpectedMessageError
 from secagg.keys import KeyPair
-from secagg.masking import MaskKey
+from secagg.lifting import MaskLeft
 from secagg.messages import UnmaskAndReveal
 from secagg.transcript import share_commitment
 
@@ -46,7 +47,8 @@ def check_revealed(
         field.decode(revealed.share)
         if revealed.dealer == message.sender:
             continue  # a dealer's own share carries no commitment; what it rebuilds does
-        sealed = next(one for one in shared[revealed.dealer].shares if one.holder == message.sender)
+        dealt = shared[revealed.dealer].shares
+        sealed = dealt[bisect_left(dealt, message.sender, key=lambda share: share.holder)]
         expected = sealed.self_seed_commitment if revealed.dealer in alive else sealed.masking_key_commitment
         actual = share_commitment(revealed.salt, revealed.dealer, message.sender, revealed.share)
         if not hmac.compare_digest(actual, expected):
@@ -109,10 +111,14 @@ def rebuild(
                 f"{len(known)} shares of a client's secret < {threshold} (share_threshold): "
                 "wait for more clients, or lower share_threshold"
             )
-        # A dealer's own share carries no commitment, so it is used only where the others do not suffice.
-        own_last = sorted(known.items(), key=lambda share: share[0] == points[client])
+        # A dealer's own share carries no commitment, so it is used only where the others do not suffice. Among
+        # clients that all share with each other, one set of points without one of them serves every dealer.
+        chosen = dict(sorted(known.items())[: threshold + 1])
+        spare = None if len(chosen) == threshold else points[client] if points[client] in chosen else max(chosen)
+        if spare is not None:
+            del chosen[spare]
         try:
-            secrets[client] = shamir.rebuild(dict(own_last[:threshold]))
+            secrets[client] = shamir.rebuild(chosen, spare)
         except ShareError as error:
             raise ShareError(str(error), culprits=[client]) from None
     return secrets
@@ -126,7 +132,7 @@ def masks_left(
     survivors: Collection[int],
     keys: Mapping[int, bytes],
     seeds: Mapping[int, bytes],
-) -> Iterator[MaskKey]:
+) -> Iterator[MaskLeft]:
     """Every stream that is still in the sum, with the sign that takes it off.
 
     Args:
@@ -138,13 +144,14 @@ def masks_left(
         seeds: Survivor to its self seed, dropout to the seed of its masking key.
     """
     alive = frozenset(survivors)
+    dropouts = {client: KeyPair(seed) for client, seed in seeds.items() if client not in alive}
+    alike = plan.session.mode == "uniform"
     for client in survivors:
-        places = plan.places(client)
         neighbours = graph.neighbours(client).intersection(plan.clients)
         for term in masking.terms(client, neighbours):
             if term.peer is None:
-                yield MaskKey(-term.sign, masking.self_key(seeds[client], h2), places)
+                yield MaskLeft(-term.sign, masking.self_key(seeds[client], h2), () if alike else (client,))
             elif term.peer not in alive:
-                agreed = KeyPair(seeds[term.peer]).agree(keys[client])
+                agreed = dropouts[term.peer].agree(keys[client])
                 key = masking.pairwise_key(agreed, h2, client, term.peer)
-                yield MaskKey(-term.sign, key, places & plan.places(term.peer))
+                yield MaskLeft(-term.sign, key, () if alike else (client, term.peer))

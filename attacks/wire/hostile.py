@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from secagg import dealing, field, masking, messages, shamir, transcript, unmasking
+from secagg import dealing, field, lifting, masking, messages, shamir, transcript, unmasking
 from secagg.client import Client
 from secagg.errors import TooFewClientsError
 from secagg.identity import introduce
@@ -242,10 +242,10 @@ class HostileServer:
         left = masking.Accumulator(plan.ring, words)
         for term in masking.terms(client, sorted(agreed)):
             if term.peer is None:
-                left.apply(masking.MaskKey(-term.sign, masking.self_key(self_seed, second)))
+                left.apply([masking.MaskKey(-term.sign, masking.self_key(self_seed, second))])
             else:
                 key = masking.pairwise_key(agreed[term.peer], second, client, term.peer)
-                left.apply(masking.MaskKey(-term.sign, key, plan.overlap(client, term.peer)))
+                left.apply([masking.MaskKey(-term.sign, key, masking.packed(plan.overlap(client, term.peer)))])
         return _integers(plan, left)
 
     def opened(self, client: int) -> list[int]:
@@ -275,8 +275,8 @@ class HostileServer:
         seeds |= {id_: self.self_seed(id_) for id_ in group}
         seeds |= {id_: self.masking_key(id_).seed for id_ in outside.difference(seeds)}
         keys = {id_: member.masking_key for id_, member in self.members.items()}
-        for mask in unmasking.masks_left(plan, graph, second, survivors=group, keys=keys, seeds=seeds):
-            total.apply(mask)
+        left = unmasking.masks_left(plan, graph, second, survivors=group, keys=keys, seeds=seeds)
+        lifting.lift(total, left, plan.packed_places)
         return _integers(plan, total)
 
     def _plan(self, client: int) -> Plan:

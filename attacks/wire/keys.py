@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attacks.wire.attack import VICTIM, Attack, Weakness, contributions, nothing, session
 from attacks.wire.hostile import HostileServer
-from secagg import client, dealing, field, masking
+from secagg import client, dealing, field, keys, masking
 from secagg.dealing import SALT_BYTES
 from secagg.declaration import FULL
 from secagg.errors import KeyAgreementError
@@ -124,7 +124,7 @@ LOW_ORDER_KEYS = Attack(
     stopped_by="the refusal of keys of low order",
     session=session(max_dropouts=0),
     play=_low_order_keys,
-    weakness=(Weakness(KeyPair, "agree", _agree_with_anybody),),
+    weakness=(Weakness(KeyPair, "agree", _agree_with_anybody), Weakness(keys, "LOW_ORDER", frozenset())),
 )
 
 

@@ -52,6 +52,8 @@ class SecureTime:
         client_per_coordinate: What a client computes for a coordinate that it holds, masks with all others included.
         server: What the server computes for vectors of any length.
         server_per_coordinate: What the server computes for a coordinate of one client.
+        keys: What of ``client`` and ``server`` is over before anybody needs an update, and so runs while clients train:
+            advertising keys and dealing shares.
     """
 
     mode: Mode
@@ -61,6 +63,7 @@ class SecureTime:
     client_per_coordinate: float
     server: float
     server_per_coordinate: float
+    keys: float = 0.0
 
     def seconds(self, held: int, total: int) -> float:
         """What a session takes one client: its own part, and the server's, for which everybody waits.
@@ -134,7 +137,7 @@ def _like(params: Params) -> Params:
 
 
 def _measured(mode: Mode, clients: int, params: Params) -> SecureTime:
-    (short_client, short_server), (long_client, long_server) = (
+    (short_client, short_server, keys), (long_client, long_server, _) = (
         _fastest(mode, clients, params, length) for length in LENGTHS
     )
     length = LENGTHS[1] - LENGTHS[0]
@@ -148,11 +151,12 @@ def _measured(mode: Mode, clients: int, params: Params) -> SecureTime:
         client_per_coordinate=client,
         server=max(0.0, short_server - server * LENGTHS[0]),
         server_per_coordinate=server / clients,
+        keys=keys,
     )
 
 
-def _fastest(mode: Mode, clients: int, params: Params, length: int) -> tuple[float, float]:
-    """Seconds of one client, and of the server, in the fastest of the sessions."""
+def _fastest(mode: Mode, clients: int, params: Params, length: int) -> tuple[float, float, float]:
+    """Seconds of one client and of the server in the fastest of the sessions, and of both on keys."""
     layout = Layout((Tensor("vector", (length,)),))
     aggregator = (Uniform if mode == "uniform" else MaskIndexed)(layout, replace(params, value_range=1.0))
     updates: dict[Client, dict[str, torch.Tensor]] = {
@@ -163,4 +167,8 @@ def _fastest(mode: Mode, clients: int, params: Params, length: int) -> tuple[flo
         spent.append(aggregator.aggregate(updates).seconds)
     of_clients = [sum(s for stage, s in one.items() if stage.startswith("client")) / clients for one in spent]
     of_server = [sum(s for stage, s in one.items() if not stage.startswith("client")) for one in spent]
-    return min(of_clients), min(of_server)
+    on_keys = [
+        sum(one[f"client {stage}"] / clients + one[f"server {stage}"] for stage in ("advertise_keys", "share_keys"))
+        for one in spent
+    ]
+    return min(of_clients), min(of_server), min(on_keys)

@@ -1,7 +1,8 @@
 """Simulated time: a round takes as long as its slowest client.
 
 A client's time is its training operations over its speed, its bytes over its links, and the time that secure
-aggregation took when it was calibrated. Downloading, training and uploading follow one another.
+aggregation took when it was calibrated. Downloading, training and uploading follow one another; keys are agreed on
+while clients train.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ClientTime:
         download: On its downlink.
         compute: On training.
         upload: On its uplink.
-        secure: On secure aggregation, the server's part included, for which everybody waits.
+        secure: On secure aggregation beyond its training, the server's part included, for which everybody waits.
     """
 
     download: float
@@ -54,6 +55,7 @@ def client_time(
     download_bytes: float,
     upload_bytes: float,
     secure_seconds: float = 0.0,
+    key_seconds: float = 0.0,
     server_seconds: tuple[float, float] = (0.0, 0.0),
 ) -> ClientTime:
     """What a round takes on one device.
@@ -64,14 +66,16 @@ def client_time(
         download_bytes: What it receives.
         upload_bytes: What it sends.
         secure_seconds: Calibrated time of secure aggregation.
+        key_seconds: What of it needs no update, and is waited for only as far as it takes longer than training.
         server_seconds: What the server's links take to send to, and to receive from, everybody; nobody is done sooner.
     """
     to_all, from_all = server_seconds
+    compute = flops / device.flops_per_second
     return ClientTime(
         download=max(download_bytes / device.download_bytes_per_second, to_all),
-        compute=flops / device.flops_per_second,
+        compute=compute,
         upload=max(upload_bytes / device.upload_bytes_per_second, from_all),
-        secure=secure_seconds,
+        secure=max(0.0, secure_seconds - min(key_seconds, compute)),
     )
 
 

@@ -83,6 +83,7 @@ ALONE: dict[str, tuple[End, ...]] = {
     "corrupted shares of a dealer": ((ShareError, (4,)), (ChecksumError, ())),
     "corrupted shares of a dealer that drops out": ((ShareError, (4,)), (ChecksumError, ())),
     "a corrupted share of a holder": ((ShareError, (0,)), (ShareError, (3,)), (ChecksumError, ())),
+    "low-order keys": ((KeyAgreementError, (SERVER,)), (KeyAgreementError, (SERVER,))),
     "ring overflow": ((OutOfRangeError, ()), (ChecksumError, ())),
     "weight overflow": ((WeightError, ()), (ChecksumError, ())),
 }

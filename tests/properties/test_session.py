@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +17,6 @@ from secagg.errors import ChecksumError, SecAggError
 from secagg.layout import Layout, Tensor
 from secagg.messages import decode, encode
 from secagg.params import Params
-from secagg.prg import Stream, check_masks
 from secagg.release import Plan
 from secagg.ring import Ring
 from secagg.rounds import Round
@@ -26,7 +26,7 @@ from tests.properties.plain import Plain, least_coverage
 from tests.strategies import LEVELS, Scenario, dropouts_of, masks_of, scenarios, unit_layouts, updates_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -116,13 +116,9 @@ def test_every_ring_width_carries_the_largest_sum(width: int, levels: int, end: 
 # Misaligned masks: one client, or the server, runs a broken build.
 
 
-def one_element_late(accumulator: masking.Accumulator, mask: masking.MaskKey) -> None:
+def one_element_late(accumulator: masking.Accumulator, masks: Iterable[masking.MaskKey]) -> None:
     """``Accumulator.apply`` with every stream read from its second element on."""
-    chosen = np.ones(len(accumulator.vector), bool) if mask.places is None else mask.places
-    drawn = Stream(mask.key, accumulator.ring, 1).take(int(chosen.sum()))
-    combine = np.add if mask.sign > 0 else np.subtract
-    accumulator.vector[chosen] = combine(accumulator.vector[chosen], drawn)
-    accumulator.add_checks(mask.sign, check_masks(mask.key))
+    genuine_apply(accumulator, (dataclasses.replace(mask, start=1) for mask in masks))
 
 
 def flipped_signs(client: int, neighbours: Collection[int]) -> Iterator[masking.Term]:
@@ -154,6 +150,7 @@ def one_element_off(ring: Ring, integers: NDArray[np.int64]) -> NDArray[np.unsig
     return genuine_wrap(ring, wrong)
 
 
+genuine_apply = masking.Accumulator.apply
 genuine_terms, genuine_pairwise_key = masking.terms, masking.pairwise_key
 genuine_overlap, genuine_wrap = Plan.overlap, Ring.wrap
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.masking import CHECKS, Accumulator, MaskKey, Term, checksums, pairwise_key, self_key, terms
+from secagg.masking import CHECKS, Accumulator, MaskKey, Term, checksums, packed, pairwise_key, self_key, terms
 from secagg.prg import PIECE, Stream, check_masks, derive
 from secagg.ring import Ring
 from secagg.transcript import id_bytes
@@ -30,7 +30,7 @@ def elements(key: bytes, ring: Ring, count: int) -> list[int]:
 
 def slow_apply(vector: list[int], mask: MaskKey, ring: Ring) -> list[int]:
     """Adds a stream place by place: the next element goes to the next place that the mask covers."""
-    covered = [mask.places is None or bool(mask.places[place]) for place in range(len(vector))]
+    covered = [all(np.unpackbits(places)[place] for places in mask.places) for place in range(len(vector))]
     drawn = iter(elements(mask.key, ring, sum(covered)))
     return [value + mask.sign * next(drawn) if here else value for value, here in zip(vector, covered, strict=True)]
 
@@ -82,9 +82,9 @@ def test_a_stream_covers_exactly_its_places_in_order(bits: int, sign: int, cells
     ring = Ring(bits)
     values = [value % 2**bits for value, _ in cells]
     places = np.array([here for _, here in cells], bool)
-    for mask in (MaskKey(sign, KEY, places), MaskKey(sign, KEY)):
+    for mask in (MaskKey(sign, KEY, packed(places)), MaskKey(sign, KEY)):
         accumulator = Accumulator(ring, np.array(values, ring.dtype))
-        accumulator.apply(mask)
+        accumulator.apply([mask])
         expected = slow_apply(values, mask, ring)
         assert ring.pack(accumulator.vector) == b"".join(
             (value % 2**bits).to_bytes(bits // 8, "little") for value in expected
@@ -99,7 +99,7 @@ def test_places_across_several_pieces_take_one_uninterrupted_stream(bits: int, d
     places = np.random.default_rng(5).random(length) < density
     places[PIECE : 2 * PIECE] = density == 0.3  # one whole piece, or none of it
     accumulator = Accumulator(ring, ring.zeros(length))
-    accumulator.apply(MaskKey(1, KEY, places))
+    accumulator.apply([MaskKey(1, KEY, packed(places))])
     stream, count = Stream(KEY, ring), int(places.sum())
     pieces = [stream.take(min(PIECE, count - start)).copy() for start in range(0, count, PIECE)]
     assert not accumulator.vector[~places].any()
@@ -112,10 +112,10 @@ def test_a_mask_comes_off_as_it_went_on_checksums_included(bits: int, covered: l
     before = np.arange(len(covered), dtype=ring.dtype)
     accumulator = Accumulator(ring, before.copy(), (2**64 - 1, 5))
     places = np.array(covered)
-    accumulator.apply(MaskKey(1, KEY, places))
+    accumulator.apply([MaskKey(1, KEY, packed(places))])
     first, second = check_masks(KEY)
     assert accumulator.checks == ((first - 1) % 2**64, (second + 5) % 2**64)
-    accumulator.apply(MaskKey(-1, KEY, places))
+    accumulator.apply([MaskKey(-1, KEY, packed(places))])
     assert np.array_equal(accumulator.vector, before)
     assert accumulator.checks == (2**64 - 1, 5)
 
@@ -126,9 +126,9 @@ def test_pairwise_masks_cancel_place_by_place_where_the_vectors_differ(bits: int
     ring = Ring(bits)
     both = np.array([True, False, True, True, False, True])
     one = Accumulator(ring, ring.zeros(6))
-    one.apply(MaskKey(1, KEY, both))
+    one.apply([MaskKey(1, KEY, packed(both))])
     other = Accumulator(ring, ring.zeros(int(both.sum())))
-    other.apply(MaskKey(-1, KEY))
+    other.apply([MaskKey(-1, KEY)])
     total = one.vector
     total[both] += other.vector
     assert not ring.centred(total).any()
@@ -184,4 +184,4 @@ def test_a_value_in_the_wrong_place_changes_both_checksums() -> None:
 
 
 def test_a_mask_key_prints_neither_key_nor_places() -> None:
-    assert repr(MaskKey(1, KEY, np.ones(3, bool))) == "MaskKey(sign=1)"
+    assert repr(MaskKey(1, KEY, packed(np.ones(3, bool)))) == "MaskKey(sign=1, start=0)"

@@ -290,12 +290,12 @@ def test_vectors_are_masked(case: Json) -> None:
         if term.peer is None:
             key = masking.self_key(unhex(MASKS["self_seed"]), h2)
             assert key.hex() == MASKS["self_key"]
-            hidden.apply(masking.MaskKey(term.sign, key))
+            hidden.apply([masking.MaskKey(term.sign, key)])
         else:
             agreed = keys[client].agree(keys[term.peer].public)
             key = masking.pairwise_key(agreed, h2, client, term.peer)
             assert key.hex() == MASKS["pairwise_keys"][str(term.peer)]
-            hidden.apply(masking.MaskKey(term.sign, key, PLACES[term.peer][own]))
+            hidden.apply([masking.MaskKey(term.sign, key, masking.packed(PLACES[term.peer][own]))])
     assert ring.pack(hidden.vector).hex() == case["vector"]
     assert b"".join(check.to_bytes(8, "little") for check in hidden.checks).hex() == case["check"]
 

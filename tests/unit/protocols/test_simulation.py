@@ -42,6 +42,12 @@ def test_a_clients_time_is_operations_over_speed_plus_bytes_over_links_plus_secu
     assert time.total == 4.75
 
 
+@pytest.mark.parametrize(("keys", "secure"), [(0.0, 2.0), (1.25, 0.75), (1.5, 0.5), (1.75, 0.5)])
+def test_keys_are_waited_for_only_as_far_as_they_take_longer_than_training(keys: float, secure: float) -> None:
+    time = client_time(DEVICE, flops=3e9, download_bytes=0, upload_bytes=0, secure_seconds=2.0, key_seconds=keys)
+    assert (time.compute, time.secure) == (1.5, secure)
+
+
 @pytest.mark.parametrize(
     ("server_seconds", "download", "upload"), [((0, 0), 2.5, 0.5), ((2, 0.75), 2.5, 0.75), ((3, 0.25), 3, 0.5)]
 )
@@ -262,12 +268,12 @@ def test_the_time_of_a_session_is_linear_in_the_coordinates(held: int, more: int
 
 
 def test_what_two_lengths_take_says_what_any_length_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fastest(mode: str, clients: int, params: Params, length: int) -> tuple[float, float]:  # noqa: ARG001
-        return 0.5 + length / 1024, 2.0 + length / 256
+    def fastest(mode: str, clients: int, params: Params, length: int) -> tuple[float, float, float]:  # noqa: ARG001
+        return 0.5 + length / 1024, 2.0 + length / 256, 1.5
 
     monkeypatch.setattr(calibration, "_fastest", fastest)
     time = Calibration().time("mask-indexed", 8, PARAMS)
-    assert (time.mode, time.clients, time.settings) == ("mask-indexed", 8, PARAMS.digest.hex())
+    assert (time.mode, time.clients, time.settings, time.keys) == ("mask-indexed", 8, PARAMS.digest.hex(), 1.5)
     for length in (0, 1, 1000, 10**6):
         assert time.seconds(length, 8 * length) == pytest.approx(2.5 + length / 1024 + length / 256)
 
