@@ -7,6 +7,7 @@ bytes out. ``Params`` holds every setting.
 from secagg import errors
 from secagg.aggregate import Aggregate
 from secagg.client import Client
+from secagg.combining import Combined, LostShard, combine
 from secagg.declaration import Declaration, Provenance
 from secagg.driver import Stage
 from secagg.dryrun import DryRun, dry_run
@@ -21,11 +22,13 @@ from secagg.privacy.settings import Privacy
 from secagg.rounds import Round
 from secagg.server import Server
 from secagg.session import CountedCoverage, Session
+from secagg.shards import Shard, split
 from secagg.simulate import Result, Stats, delta, simulate
 
 __all__ = [
     "Aggregate",
     "Client",
+    "Combined",
     "CountedCoverage",
     "Declaration",
     "DryRun",
@@ -33,6 +36,7 @@ __all__ = [
     "Identity",
     "Layout",
     "Ledger",
+    "LostShard",
     "Params",
     "Privacy",
     "PrivacyBudget",
@@ -42,11 +46,14 @@ __all__ = [
     "Round",
     "Server",
     "Session",
+    "Shard",
     "Stage",
     "Stats",
     "Tensor",
+    "combine",
     "delta",
     "dry_run",
     "errors",
     "simulate",
+    "split",
 ]

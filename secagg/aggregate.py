@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from secagg import encoding
+from secagg.declaration import FULL, Provenance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from secagg.layout import Layout
+    from secagg.params import Mode, Params
     from secagg.privacy.events import Event
-    from secagg.release import Plan
+    from secagg.release import Plan, Slots
+
+SeenOfMasks: TypeAlias = Literal["nothing", "counts", "denominators", "each"]
+"""Nothing; counts by unit and layer; how many hold each coordinate, from which masks follow; everybody's mask."""
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """What a session shows besides the sums of values.
+
+    Args:
+        masks: What it shows of masks.
+        from_data: Declared masks that were computed from data.
+        weights: The slots in which weights are summed, ``"none"`` where each is public; None if all weigh the same.
+    """
+
+    masks: SeenOfMasks
+    from_data: int
+    weights: Slots | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +59,34 @@ class Aggregate:
     total_weight: float
 
     @property
+    def layout(self) -> Layout:
+        """The layout of the updates."""
+        return self.plan.session.layout
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of the session."""
+        return self.plan.session.mode
+
+    @property
+    def params(self) -> Params:
+        """The settings of the session."""
+        return self.plan.session.params
+
+    @property
     def mean(self) -> NDArray[np.float64]:
         """``sum / weight``: the weighted mean over those who hold a coordinate. NaN where withheld."""
-        with np.errstate(invalid="ignore"):
-            return np.divide(self.sum, self.weight, out=np.full_like(self.sum, np.nan), where=self.weight > 0)
+        return mean_of(self.sum, self.weight)
+
+    @property
+    def released(self) -> NDArray[np.bool_]:
+        """Whether each coordinate is released, (layout.size,) bool."""
+        return self.plan.released
+
+    @property
+    def coverage(self) -> NDArray[np.int32] | None:
+        """Clients that declared each coordinate, (layout.size,) int32; None in uniform mode, where nobody knows."""
+        return None if self.mode == "uniform" else self.plan.coverage
 
     @property
     def event(self) -> Event | None:
@@ -52,6 +97,25 @@ class Aggregate:
     def smallest_group(self) -> int:
         """Fewest survivors in any released sum."""
         return int(self.plan.survivors_coverage(self.survivors).min())
+
+    @property
+    def revealed(self) -> Revealed:
+        """What the session showed besides these sums."""
+        session = self.plan.session
+        declared = [participant.declaration for participant in self.plan.participants.values()]
+        masks: SeenOfMasks = "nothing" if all(one == FULL for one in declared) else "each"
+        if session.params.exact_denominators:
+            masks = "denominators"
+        elif session.counted is not None:
+            masks = "counts"
+        from_data = sum(one.provenance is Provenance.DATA for one in declared)
+        return Revealed(masks, from_data, self.plan.slots if session.weighted else None)
+
+
+def mean_of(sums: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``sums / weight``, NaN where there is no weight or no sum."""
+    with np.errstate(invalid="ignore"):
+        return np.divide(sums, weight, out=np.full_like(sums, np.nan), where=weight > 0)
 
 
 def decode(plan: Plan, survivors: tuple[int, ...], integers: NDArray[np.int64]) -> Aggregate:

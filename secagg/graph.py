@@ -157,7 +157,7 @@ class Demands:
 
     def _likely(self, clients: int, marked: int, drawn: int, least: int) -> float:
         """log2 of the expected number of clients whose ``drawn`` companions hold at least ``least`` marked ones."""
-        tails = _log2_tails(clients - 1, marked, drawn)
+        tails = log2_tails(clients - 1, marked, drawn)
         return float(tails[min(max(least, 0), drawn + 1)]) + math.log2(clients)
 
 
@@ -194,8 +194,17 @@ def threshold_for(degree: int, clients: int, demands: Demands) -> int | None:
 
 
 @lru_cache(maxsize=64)
-def _log2_tails(others: int, marked: int, drawn: int) -> NDArray[np.float64]:
-    """log2 of P[at least j of ``drawn`` out of ``others`` are among ``marked`` of them], for j from 0 to drawn + 1."""
+def log2_tails(others: int, marked: int, drawn: int) -> NDArray[np.float64]:
+    """How likely chance gathers marked clients: log2 of hypergeometric tails.
+
+    Args:
+        others: Clients to draw from.
+        marked: How many of them are marked, at most all.
+        drawn: How many are drawn without replacement, at most all.
+
+    Returns:
+        log2 of P[at least j of those drawn are marked], for j from 0 to ``drawn + 1``. (drawn + 2,) float64.
+    """
     factorials = np.concatenate([[0.0], np.cumsum(np.log2(np.arange(1, others + 1)))])
 
     def choices(among: int, chosen: NDArray[np.int64]) -> NDArray[np.float64]:

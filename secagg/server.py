@@ -23,13 +23,11 @@ from secagg.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     SecAggError,
-    ShareError,
     TooFewClientsError,
     UnexpectedMessageError,
     UnknownClientError,
 )
 from secagg.identity import directory
-from secagg.keys import KeyPair
 from secagg.lifting import lift
 from secagg.masking import Accumulator
 from secagg.messages import AdvertiseKeys, ConsistencyCheck, MaskedInput, Message, ShareKeys, Unmask
@@ -418,15 +416,13 @@ class Server:
     def _close_unmask(
         self, answers: dict[int, Unmask], executor: Executor | None, progress: Callable[[int, int], None]
     ) -> dict[int, bytes]:
-        points = {client: 1 + index for index, client in enumerate(self._members)}
+        points, alive = {client: 1 + index for index, client in enumerate(self._members)}, self._survivors
         seeds = unmasking.rebuild(answers, points, self._topology.threshold, list(self._shared))
-        for client, seed in seeds.items():
-            self._check_rebuilt(client, seed)
+        for id_, seed in seeds.items():
+            unmasking.check_rebuilt(seed, self._members[id_], self._shared[id_], self._h1, survived=id_ in alive)
         keys = {client: member.masking_key for client, member in self._members.items()}
         total = Accumulator(self._sum.ring, self._sum.vector.copy(), self._sum.checks)
-        left = unmasking.masks_left(
-            self._plan, self._graph, self._h2, survivors=self._survivors, keys=keys, seeds=seeds
-        )
+        left = unmasking.masks_left(self._plan, self._graph, self._h2, survivors=alive, keys=keys, seeds=seeds)
         lift(total, left, self._plan.packed_places, executor=executor, progress=progress)
         integers = total.ring.centred(total.vector)
         bound = self._plan.largest_sum(len(self._survivors))
@@ -435,15 +431,6 @@ class Server:
         surplus = unmasking.surplus(self._plan, self._survivors, answers)
         self._outcome = decode(self._plan, self._survivors, integers - surplus)
         return {}
-
-    def _check_rebuilt(self, client: int, seed: bytes) -> None:
-        if client in self._survivors:
-            expected = self._shared[client].seed_commitment
-            actual = transcript.seed_commitment(self._h1, client, seed)
-        else:
-            expected, actual = self._members[client].masking_key, KeyPair(seed).public
-        if not hmac.compare_digest(actual, expected):
-            raise ShareError("shares rebuild another secret than their dealer advertised", culprits=[client])
 
 
 Kept = TypeVar("Kept", bound=Message)

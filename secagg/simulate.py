@@ -1,35 +1,47 @@
-"""A session in one call, for an existing training loop."""
+"""A round in one call, for an existing training loop."""
 
 from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secagg import counts, declaration, driver, encoding
+from secagg.aggregate import Aggregate
+from secagg.combining import Combined, LostShard, combine
 from secagg.declaration import Declaration, Provenance
 from secagg.driver import Contribution, Stage
-from secagg.errors import InputError, LayoutMismatchError, ParameterError, UnknownClientError, WeightError
+from secagg.errors import (
+    AbortError,
+    InputError,
+    LayoutMismatchError,
+    ParameterError,
+    UnknownClientError,
+    WeightError,
+)
 from secagg.params import Params
 from secagg.prg import SeededEntropy
 from secagg.session import ID_BYTES, CountedCoverage, Session
+from secagg.shards import SEED_BYTES, split
 from secagg.structure import Structure, mask_vector, same_memory, state_of, ties_in
 from secagg.verdict import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from secagg.aggregate import Aggregate
+    from secagg.combining import Outcome
     from secagg.layout import Layout
     from secagg.ledger import Ledger
     from secagg.params import Mode
+    from secagg.privacy.events import Event
     from secagg.privacy.settings import Privacy
+    from secagg.shards import Shard
 
     Masks = Mapping[Any, Any]
     EntropyOf = Callable[[int | None], Callable[[int], bytes]]
@@ -37,12 +49,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stats:
-    """What a session cost.
+    """What a round cost, shards that aborted not counted.
 
     Args:
-        upload_bytes: Client to bytes that it sent, all rounds together.
+        upload_bytes: Client to bytes that it sent, in all stages together.
         download_bytes: Client to bytes that it received.
-        seconds: Role and stage (``"client masked_input"``) to seconds of computation, all clients together.
+        seconds: Role and stage (``"client masked_input"``; with shards ``"shard 0: client masked_input"``) to seconds
+            of computation, all clients together.
         dropouts: Client to the last stage that it completed, for those that dropped out.
         clipped_share: Client to the share of its values that ``out_of_range="saturate"`` clipped; with ``privacy``, 1
             where the whole update was scaled down, else 0. Known to the client alone: no noise covers it.
@@ -57,20 +70,22 @@ class Stats:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a simulated session returns. All structures have the form, names, shapes and devices of the updates.
+    """What a simulated round returns. All structures have the form, names, shapes and devices of the updates.
 
     Args:
-        aggregate: The same as flat float64 vectors, with the exact integer sums.
+        outcome: The same as flat float64 vectors.
         stats: What it cost.
         verdict: Who learned what, in a sentence.
         survivors: The clients in the sums.
+        lost_shards: Shards that aborted, with their clients, who are not in the sums, and the reasons.
         unchanged: Names of integer tensors, which are not aggregated: zero in ``mean``, kept by ``apply``.
     """
 
-    aggregate: Aggregate
+    outcome: Outcome
     stats: Stats
     verdict: str
     survivors: tuple[Hashable, ...]
+    lost_shards: tuple[LostShard, ...]
     unchanged: tuple[str, ...]
     _structure: Structure
     _fallback: float | None
@@ -78,32 +93,46 @@ class Result:
     def __repr__(self) -> str:
         return f"Result({self.verdict!r})"
 
+    @property
+    def aggregate(self) -> Aggregate:
+        """The outcome of a round that was one session, with its plan and the exact integer sums.
+
+        Raises:
+            ParameterError: There were shards, of which each had a plan of its own.
+        """
+        if not isinstance(self.outcome, Aggregate):
+            raise ParameterError("with shards there is no one plan: take result.outcome, or leave shards out")
+        return self.outcome
+
+    @property
+    def event(self) -> Event | None:
+        """What the round was to whoever accounts for privacy: ``PrivacyLedger.record`` takes it once."""
+        return self.outcome.event
+
     @cached_property
     def mean(self) -> Any:
         """Weighted mean of the survivors that hold a coordinate, in the dtype given. Withheld: NaN, or ``fallback``."""
-        return self._shaped(self._filled(self.aggregate.mean))
+        return self._shaped(self._filled(self.outcome.mean))
 
     @cached_property
     def sum(self) -> Any:
         """Weighted sum, in the dtype given. Withheld: NaN, or ``fallback``."""
-        return self._shaped(self._filled(self.aggregate.sum))
+        return self._shaped(self._filled(self.outcome.sum))
 
     @property
     def weight(self) -> float:
         """Total weight of the survivors; their number if all weigh the same."""
-        return self.aggregate.total_weight
+        return self.outcome.total_weight
 
     @cached_property
     def coverage(self) -> Any:
-        """Clients that hold each coordinate, int32; None in a uniform session, where nobody knows."""
-        if self.aggregate.plan.session.mode == "uniform":
-            return None
-        return self._shaped(self.aggregate.plan.coverage, "int32")
+        """Clients that hold each coordinate, int32; None in uniform mode, where nobody knows."""
+        return None if self.outcome.coverage is None else self._shaped(self.outcome.coverage, "int32")
 
     @cached_property
     def withheld(self) -> Any:
         """Whether each coordinate was kept back by the release rule, bool."""
-        return self._shaped(~self.aggregate.plan.released, "bool")
+        return self._shaped(~self.outcome.released, "bool")
 
     def apply(self, start: Any) -> Any:
         """The state after the round: ``start`` plus the mean, and ``start`` itself where withheld or unchanged.
@@ -118,7 +147,7 @@ class Result:
             LayoutMismatchError: ``start`` has other names or shapes.
         """
         state = state_of(start)
-        steps = self.aggregate.plan.session.layout.by_tensor(np.nan_to_num(self.aggregate.mean, nan=0.0))
+        steps = self.outcome.layout.by_tensor(np.nan_to_num(self.outcome.mean, nan=0.0))
         new = self._structure.moved(state, steps)
         if state is start:
             return new
@@ -129,7 +158,7 @@ class Result:
         return vector if self._fallback is None else np.nan_to_num(vector, nan=self._fallback)
 
     def _shaped(self, vector: NDArray[Any], dtype: str | None = None) -> Any:
-        by_tensor = self.aggregate.plan.session.layout.by_tensor(vector)
+        by_tensor = self.outcome.layout.by_tensor(vector)
         return self._structure.build(by_tensor, lambda name: self._structure.zeros(name, dtype), dtype)
 
 
@@ -147,6 +176,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     ledgers: Mapping[Any, Ledger] | None = None,
     fallback: float | None = None,
     privacy: Privacy | None = None,
+    shards: int | None = None,
     observe: Callable[[bytes], None] = lambda _: None,
 ) -> Result:
     """Plays a whole secure aggregation in memory, every message encoded and decoded as on a network.
@@ -168,14 +198,17 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         ledgers: Client to what it remembers of its sessions, for those that do. Ledgers know clients by their place in
             ``deltas``, so keep it from call to call. The counting session is not remembered.
         fallback: What to put into ``mean`` and ``sum`` where a coordinate is withheld, instead of NaN.
-        privacy: Differential privacy, if ``params`` do not say so already; ``result.aggregate.event`` is what a
+        privacy: Differential privacy, if ``params`` do not say so already; ``result.event`` is what a
             ``PrivacyLedger`` records.
+        shards: Into how many shards the clients are split at random, each with a session of its own, for more of them
+            than one graph should hold (``secagg.shards``); ``params`` still count all clients. A shard that aborts is
+            left out.
         observe: Called with every message on the wire.
 
     Raises:
         ParameterError: Settings that contradict each other.
         InputError: An update, a mask or a weight that cannot be aggregated; ``culprits`` names the client.
-        AbortError: Too many dropouts, too little coverage, or a client's ledger refuses.
+        AbortError: Too many dropouts, too little coverage, or a client's ledger refuses; with shards, in all of them.
     """
     params = params or Params()
     if privacy is not None:
@@ -196,7 +229,6 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         )
         for client, delta in deltas.items()
     }
-    last_stage = {ids[client]: Stage.of(stage) for client, stage in (dropouts or {}).items()}
     names = dict(enumerate(deltas))
     _check_inputs(params, layout, contributions, names)
     entropy_of = _entropy(seed)
@@ -208,19 +240,22 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         weighted=weights is not None,
         model_root=model_root,
     )
-    traffic = driver.Traffic()
-    if mode == "uniform" and masks:
-        counted, cost = _count(session, contributions, entropy_of, observe)
-        session = replace(session, counted=counted)
-        traffic.add(cost, "counting: ")
-    memory = {ids[client]: ledger for client, ledger in (ledgers or {}).items()}
-    played = driver.run(session, contributions, last_stage, ledgers=memory, entropy_of=entropy_of, observe=observe)
-    traffic.add(played.traffic)
+    cast = _Cast(
+        contributions=contributions,
+        last_stage={ids[client]: Stage.of(stage) for client, stage in (dropouts or {}).items()},
+        ledgers={ids[client]: ledger for client, ledger in (ledgers or {}).items()},
+        counting=mode == "uniform" and bool(masks),
+        entropy_of=entropy_of,
+        observe=observe,
+    )
+    outcome = cast.play(session, ids.values()) if shards is None else cast.play_shards(session, shards)
+    lost = outcome.lost if isinstance(outcome, Combined) else ()
     return Result(
-        aggregate=played.aggregate,
-        stats=_stats(names, traffic, last_stage, played.clipped_share),
-        verdict=f"simulation: this process saw every update; {verdict(played.aggregate)}",
-        survivors=tuple(names[id_] for id_ in played.aggregate.survivors),
+        outcome=outcome,
+        stats=cast.stats(names),
+        verdict=f"simulation: this process saw every update; {verdict(outcome)}",
+        survivors=tuple(names[id_] for id_ in outcome.survivors),
+        lost_shards=tuple(replace(one, clients=tuple(names[id_] for id_ in one.clients)) for one in lost),
         unchanged=structure.unchanged,
         _structure=structure,
         _fallback=fallback,
@@ -252,39 +287,86 @@ def delta(model_or_state: Any, start: Any) -> Any:
     return structure.build(difference, lambda name: copy.deepcopy(named[name]))
 
 
-def _count(
-    session: Session,
-    contributions: Mapping[int, Contribution],
-    entropy_of: EntropyOf,
-    observe: Callable[[bytes], None],
-) -> tuple[CountedCoverage, driver.Traffic]:
-    """Plays the counting session that comes before a uniform session of pruned updates."""
-    layout = session.layout
-    counting = Session(
-        id=entropy_of(None)(ID_BYTES),
-        params=counts.counting_params(session.params),
-        layout=counts.counting_layout(layout),
-        mode="uniform",
-    )
-    bits = {id_: Contribution(counts.bits(layout, _mask_of(one))) for id_, one in contributions.items()}
-    played = driver.run(counting, bits, entropy_of=entropy_of, observe=observe)
-    least = counts.least_coverage(layout, counting.layout.by_tensor(played.aggregate.sum))
-    return CountedCoverage(frozenset(played.aggregate.survivors), least), played.traffic
+@dataclass(frozen=True, kw_only=True)
+class _Cast:
+    """Everybody in a round, and what it has cost them so far."""
 
+    contributions: Mapping[int, Contribution]
+    last_stage: Mapping[int, Stage]
+    ledgers: Mapping[int, Ledger]
+    counting: bool
+    entropy_of: EntropyOf
+    observe: Callable[[bytes], None]
+    traffic: driver.Traffic = field(default_factory=driver.Traffic)
+    clipped_share: dict[int, float] = field(default_factory=dict)
 
-def _stats(
-    names: Mapping[int, Hashable],
-    traffic: driver.Traffic,
-    last_stage: Mapping[int, Stage],
-    clipped_share: Mapping[int, float],
-) -> Stats:
-    return Stats(
-        upload_bytes={names[id_]: count for id_, count in traffic.upload_bytes.items()},
-        download_bytes={names[id_]: count for id_, count in traffic.download_bytes.items()},
-        seconds=traffic.seconds,
-        dropouts={names[id_]: stage for id_, stage in last_stage.items() if stage < Stage.UNMASK},
-        clipped_share={names[id_]: share for id_, share in clipped_share.items()},
-    )
+    def play(self, session: Session, clients: Iterable[int], part: str = "") -> Aggregate:
+        """Plays the session of these clients, and the counting before it, whose stages are told as those of a part."""
+        here = {id_: self.contributions[id_] for id_ in clients}
+        traffic = driver.Traffic()
+        if self.counting:
+            counted, cost = self._count(session, here)
+            session = replace(session, counted=counted)
+            traffic.add(cost, "counting: ")
+        played = driver.run(
+            session,
+            here,
+            self.last_stage,
+            ledgers=self.ledgers,
+            entropy_of=self.entropy_of,
+            observe=self.observe,
+        )
+        traffic.add(played.traffic)
+        self.traffic.add(traffic, part)
+        self.clipped_share.update(played.clipped_share)
+        return played.aggregate
+
+    def play_shards(self, session: Session, shards: int) -> Combined:
+        """Plays a session in each shard, for the one over everybody.
+
+        Raises:
+            ParameterError: There are ledgers, or the settings do not fit.
+            AbortError: Every shard aborts.
+        """
+        if self.ledgers:
+            raise ParameterError(
+                "a ledger compares the sessions of its client's shard, and each call draws other shards, so that none "
+                "sees what totals of one model tell together: leave ledgers out, and start each round from a new model"
+            )
+        drawn = split(session, self.contributions, shards, self.entropy_of(None)(SEED_BYTES))
+        return combine(map(self._end, drawn))
+
+    def _end(self, shard: Shard) -> Aggregate | LostShard:
+        try:
+            return self.play(shard.session, shard.clients, f"shard {shard.number}: ")
+        except AbortError as error:
+            return LostShard(shard.number, shard.clients, str(error))
+
+    def _count(
+        self, session: Session, contributions: Mapping[int, Contribution]
+    ) -> tuple[CountedCoverage, driver.Traffic]:
+        """Plays the counting session that comes before a uniform session of pruned updates."""
+        layout = session.layout
+        counting = Session(
+            id=self.entropy_of(None)(ID_BYTES),
+            params=counts.counting_params(session.params),
+            layout=counts.counting_layout(layout),
+            mode="uniform",
+        )
+        bits = {id_: Contribution(counts.bits(layout, _mask_of(one))) for id_, one in contributions.items()}
+        played = driver.run(counting, bits, entropy_of=self.entropy_of, observe=self.observe)
+        least = counts.least_coverage(layout, counting.layout.by_tensor(played.aggregate.sum))
+        return CountedCoverage(frozenset(played.aggregate.survivors), least), played.traffic
+
+    def stats(self, names: Mapping[int, Hashable]) -> Stats:
+        """What it has cost, told by name."""
+        return Stats(
+            upload_bytes={names[id_]: count for id_, count in self.traffic.upload_bytes.items()},
+            download_bytes={names[id_]: count for id_, count in self.traffic.download_bytes.items()},
+            seconds=self.traffic.seconds,
+            dropouts={names[id_]: stage for id_, stage in self.last_stage.items() if stage < Stage.UNMASK},
+            clipped_share={names[id_]: share for id_, share in self.clipped_share.items()},
+        )
 
 
 def _mode(mode: Mode | None, masks: Masks | None) -> Mode:

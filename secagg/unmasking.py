@@ -13,7 +13,7 @@ from secagg.errors import ShareError, TooFewClientsError, UnexpectedMessageError
 from secagg.keys import KeyPair
 from secagg.lifting import MaskLeft
 from secagg.messages import UnmaskAndReveal
-from secagg.transcript import share_commitment
+from secagg.transcript import seed_commitment, share_commitment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from secagg.graph import Graph
-    from secagg.messages import ShareKeys, Unmask
+    from secagg.messages import Member, ShareKeys, Unmask
     from secagg.release import Plan
 
 
@@ -122,6 +122,27 @@ def rebuild(
         except ShareError as error:
             raise ShareError(str(error), culprits=[client]) from None
     return secrets
+
+
+def check_rebuilt(seed: bytes, member: Member, shared: ShareKeys, h1: bytes, *, survived: bool) -> None:
+    """Refuses a secret that is not the one that its dealer advertised.
+
+    Args:
+        seed: Self seed of a survivor, seed of the masking key of a dropout.
+        member: What the dealer advertised.
+        shared: What it sent in ShareKeys.
+        h1: The transcript of the keys.
+        survived: Which of the two it is.
+
+    Raises:
+        ShareError: It is another; ``culprits`` names the dealer.
+    """
+    if survived:
+        expected, actual = shared.seed_commitment, seed_commitment(h1, member.id, seed)
+    else:
+        expected, actual = member.masking_key, KeyPair(seed).public
+    if not hmac.compare_digest(actual, expected):
+        raise ShareError("shares rebuild another secret than their dealer advertised", culprits=[member.id])
 
 
 def masks_left(

@@ -146,7 +146,7 @@ def encoded(params: Params, update: Any, weight: int | None = None) -> list[int]
     return [int(value) for value in np.rint(np.asarray(update) * scale)]
 
 
-def nothing(*_: object) -> None:
+def nothing(*_: object, **__: object) -> None:
     """A check that lets everything pass."""
 
 

@@ -171,7 +171,7 @@ BAD_DEALER = Attack(
     stopped_by="the dealer's commitment to its seed; and the checksum",
     session=session(levels=LEVELS),
     play=_bad_dealer,
-    weakness=(Weakness(Server, "_check_rebuilt", nothing), NO_CHECKSUM),
+    weakness=(Weakness(unmasking, "check_rebuilt", nothing), NO_CHECKSUM),
     goal=Goal.FALSIFY,
 )
 
@@ -194,7 +194,7 @@ BAD_LEAVER = Attack(
     stopped_by="the masking key that the dealer advertised; and the checksum",
     session=session("mask-indexed", max_dropouts=1, levels=LEVELS),
     play=_bad_leaver,
-    weakness=(Weakness(Server, "_check_rebuilt", nothing), NO_CHECKSUM),
+    weakness=(Weakness(unmasking, "check_rebuilt", nothing), NO_CHECKSUM),
     goal=Goal.FALSIFY,
 )
 
@@ -211,7 +211,7 @@ BAD_HOLDER = Attack(
     play=_bad_holder,
     weakness=(
         Weakness(unmasking, "check_revealed", nothing),
-        Weakness(Server, "_check_rebuilt", nothing),
+        Weakness(unmasking, "check_rebuilt", nothing),
         NO_CHECKSUM,
     ),
     goal=Goal.FALSIFY,

@@ -128,3 +128,16 @@ def test_a_threshold_outside_the_holders_is_refused(threshold: int) -> None:
 def test_repeated_or_unusable_evaluation_points_are_refused(points: list[int]) -> None:
     with pytest.raises(ParameterError, match="distinct and positive"):
         shamir.split(SECRET, 1, points, SeededEntropy(b""))
+
+
+@given(st.sets(st.integers(1, 2**40), min_size=2, max_size=9), st.data())
+def test_a_spare_point_changes_how_the_weights_are_found_not_which(among: set[int], data: st.DataObject) -> None:
+    spare = data.draw(st.sampled_from(sorted(among)))
+    points = data.draw(st.permutations(sorted(among - {spare})))
+    assert shamir.lagrange_at_zero(points, spare) == shamir.lagrange_at_zero(points)
+
+
+def test_secrets_of_one_set_of_points_are_rebuilt_from_any_of_them_but_one() -> None:
+    shares = shamir.split(SECRET, 3, [1, 2, 5, 6], SeededEntropy(b"deal"))
+    for spare in shares:
+        assert shamir.rebuild({point: share for point, share in shares.items() if point != spare}, spare) == SECRET

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from secagg import delta, simulate
+from secagg import Ledger, Privacy, PrivacyLedger, delta, simulate
+from secagg.combining import Combined, costliest
 from secagg.declaration import Provenance, of_units
 from secagg.driver import Stage
 from secagg.errors import (
+    AbortError,
     InputError,
     LayoutMismatchError,
     NotFiniteError,
@@ -24,10 +26,12 @@ from secagg.errors import (
     WeightError,
 )
 from secagg.layout import Layout, Tensor
-from secagg.params import Params
+from secagg.params import Adversary, Params
 from secagg.structure import ties_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from secagg.params import Mode
 
 NAMES = ("ann", "bob", "cat", "dan")
@@ -284,3 +288,134 @@ def test_narrow_results_overflow_to_infinity_without_a_warning() -> None:
     assert result.sum.dtype == np.float16
     assert np.isposinf(result.sum).all()
     np.testing.assert_allclose(result.mean, 3, atol=1e-2)
+
+
+COHORT = {f"client-{k}": {"w": np.full((2, 2), k / 8), "b": np.array([-k / 16])} for k in range(22)}
+
+
+def in_cohort(survivors: Iterable[Any]) -> float:
+    """The mean of ``w`` over these clients."""
+    return float(np.mean([COHORT[name]["w"][0, 0] for name in survivors]))
+
+
+def test_shards_come_to_the_mean_of_the_whole_cohort() -> None:
+    result = simulate(COHORT, shards=3)
+    close(result.mean["w"], np.full((2, 2), in_cohort(COHORT)))
+    close(result.mean["b"], [-in_cohort(COHORT) / 2])
+    close(result.sum["w"], np.full((2, 2), 22 * in_cohort(COHORT)))
+    assert result.weight == 22
+    assert result.survivors == tuple(COHORT)
+    assert result.lost_shards == ()
+    assert result.coverage is None
+    assert result.event is None
+    assert not result.withheld["w"].any()
+    assert "would learn of each of 3 random shards the uniform sum over its survivors, 7 in the" in result.verdict
+    close(result.apply({"w": np.ones((2, 2)), "b": np.zeros(1)})["w"], np.full((2, 2), 1 + in_cohort(COHORT)))
+
+
+def test_a_client_of_a_shard_has_its_shard_to_talk_to_and_no_one_else() -> None:
+    upload = {shards: simulate(COHORT, shards=shards).stats.upload_bytes for shards in (None, 1, 3)}
+    assert set(upload[3]) == set(COHORT)
+    assert max(upload[3].values()) < min(upload[None].values())
+    assert upload[1].keys() == upload[None].keys()
+
+
+def test_the_seconds_of_every_shard_are_told_apart() -> None:
+    stages = simulate(COHORT, shards=2).stats.seconds
+    assert {stage.partition(": ")[0] for stage in stages} == {"shard 0", "shard 1"}
+    assert "shard 1: server unmask" in stages
+
+
+def test_a_seed_repeats_the_division_and_no_seed_does_not() -> None:
+    def division(seed: int | None) -> list[tuple[int, ...]]:
+        outcome = simulate(COHORT, shards=2, seed=seed).outcome
+        assert isinstance(outcome, Combined)
+        return [shard.survivors for shard in outcome.shards]
+
+    assert division(1) == division(1)
+    assert division(2) != division(1)
+    assert division(None) != division(None)
+
+
+@pytest.mark.parametrize("mode", ["uniform", "mask-indexed"])
+def test_masks_weights_and_dropouts_go_into_the_shards(mode: Mode) -> None:
+    masks = {
+        name: {"w": np.array([[True, True], [k > 0, True]]), "b": np.array([True])} for k, name in enumerate(COHORT)
+    }
+    weights = {name: 1 + k % 2 for k, name in enumerate(COHORT)}
+    result = simulate(
+        COHORT,
+        masks,
+        weights,
+        mode,
+        Params(max_weight=2, weighting="average" if mode == "mask-indexed" else "hidden"),
+        {"client-3": "ShareKeys", "client-8": "AdvertiseKeys"},
+        shards=2,
+    )
+    left = [name for name in COHORT if name not in {"client-3", "client-8"}]
+    total = sum(weights[name] for name in left)
+    assert result.survivors == tuple(left)
+    assert result.weight == pytest.approx(total, rel=1e-4)
+    mean = sum(weights[name] * COHORT[name]["w"][0, 0] for name in left) / total
+    np.testing.assert_allclose(result.mean["w"][0], mean, atol=1e-4)
+    assert result.stats.dropouts == {"client-3": Stage.SHARE_KEYS, "client-8": Stage.ADVERTISE_KEYS}
+    if mode == "mask-indexed":
+        assert result.coverage["w"].tolist() == [[21, 21], [20, 21]]
+    else:
+        assert {"shard 0: counting: server unmask", "shard 1: client unmask"} <= set(result.stats.seconds)
+
+
+def test_against_an_active_server_shards_come_to_the_same_sum() -> None:
+    trusting, active = (simulate(COHORT, params=Params(adversary=who), shards=2) for who in get_args(Adversary))
+    np.testing.assert_array_equal(active.sum["w"], trusting.sum["w"])
+    assert "an active server that signatures hold to one story would learn of each of 2 random shards" in active.verdict
+
+
+def test_a_shard_that_aborts_is_left_out_and_the_others_count() -> None:
+    outcome = simulate(COHORT, shards=3, seed=4).outcome
+    assert isinstance(outcome, Combined)
+    gone = [f"client-{id_}" for id_ in outcome.shards[1].survivors]
+    result = simulate(COHORT, shards=3, seed=4, dropouts=dict.fromkeys(gone[1:], "ShareKeys"), fallback=0.0)
+    (lost,) = result.lost_shards
+    assert lost.number == 1
+    assert lost.clients == tuple(gone)
+    assert "clients sent their input < " in lost.reason
+    assert result.survivors == tuple(name for name in COHORT if name not in gone)
+    close(result.mean["w"], np.full((2, 2), in_cohort(result.survivors)))
+    assert "of each of 2 random shards (1 more aborted)" in result.verdict
+
+
+def test_where_every_shard_aborts_so_does_the_round() -> None:
+    with pytest.raises(AbortError, match="no shard released anything: shard 0: "):
+        simulate(COHORT, shards=2, dropouts=dict.fromkeys(COHORT, "ShareKeys"))
+
+
+def test_with_noise_the_round_is_one_event() -> None:
+    ledger = PrivacyLedger()
+    privacy = Privacy(clip=1, noise_multiplier=2)
+    result = simulate(COHORT, privacy=privacy, shards=2, dropouts={"client-3": "ShareKeys"})
+    assert isinstance(result.outcome, Combined)
+    alone = [shard.event for shard in result.outcome.shards]
+    assert result.event == costliest([event for event in alone if event is not None])
+    assert result.event is not None
+    ledger.record(result.event)
+    assert f"of epsilon {ledger.epsilon(1e-5):.3g} at delta 1e-05 for this round" in result.verdict
+    single = simulate(COHORT, privacy=privacy)
+    assert single.event == single.aggregate.event
+
+
+def test_shards_that_cannot_be_and_ledgers_across_shards_are_refused_before_anything_is_sent() -> None:
+    seen: list[bytes] = []
+    with pytest.raises(ParameterError, match="the largest number of shards that works is 7"):
+        simulate(COHORT, shards=8, observe=seen.append)
+    with pytest.raises(ParameterError, match="leave ledgers out, and start each round from a new model"):
+        simulate(COHORT, ledgers={"client-0": Ledger()}, shards=2, observe=seen.append)
+    assert seen == []
+
+
+def test_the_plan_of_a_round_in_shards_is_nowhere() -> None:
+    result = simulate(COHORT, shards=2)
+    with pytest.raises(ParameterError, match=r"with shards there is no one plan: take result\.outcome"):
+        _ = result.aggregate
+    single = simulate(COHORT)
+    assert single.aggregate is single.outcome
