@@ -17,6 +17,7 @@ from flwr.supercore import log
 from protocols.engines.flower import SecureAggregation
 from protocols.engines.flower.history import write_csv, write_json
 
+from .methods import method_of
 from .task import Task
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def main(grid: Grid, context: Context) -> None:
     """Runs all rounds, and writes what came of them."""
     config = context.run_config
     task, timeout = Task(config), float(config["timeout"])
-    _announce(task)
+    method = method_of(task)
+    for partition, device in enumerate(task.federation.fleet.devices):
+        log(INFO, "partition %s, %s: trains %s", partition, device.name, method.about(partition))
     wait_for(grid, task.nodes)
     strategy = SecureAggregation(
-        FedAvg(fraction_evaluate=0.0, min_available_nodes=task.params.min_cohort),
-        task.params,
+        FedAvg(fraction_evaluate=0.0, min_available_nodes=method.params.min_cohort),
+        method.params,
         mode="mask-indexed",
         layout=task.federation.units.layout,
         weighted=False,  # all have the same number of examples
@@ -65,14 +68,6 @@ def digest(arrays: ArrayRecord) -> str:
         values = array.numpy()
         found.update(f"{name} {values.dtype} {values.shape}\n".encode() + np.ascontiguousarray(values).tobytes())
     return found.hexdigest()
-
-
-def _announce(task: Task) -> None:
-    for partition, device in enumerate(task.federation.fleet.devices):
-        keep = task.keep(partition)
-        whole, own = task.seconds(partition, 1.0), task.seconds(partition, keep)
-        what = f"{keep:.2f} of the units, {own:.2f} s a round" if keep < 1 else "the whole model"
-        log(INFO, "partition %s, %s: %.2f simulated s a round; trains %s", partition, device.name, whole, what)
 
 
 def _write(config: UserConfig, strategy: SecureAggregation, arrays: ArrayRecord | None) -> None:

@@ -1,4 +1,4 @@
-"""What is trained on what, and by whom with which part of the model: all of it from the run's config alone.
+"""What is trained on what, and on which devices: all of it from the run's config alone.
 
 So the nodes and the server come to the same, and a run gives the same model on any engine. The straggler is one on
 simulated time, by the table of devices that the config names; a clock on the wall decides nothing.
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from protocols.aggregators import MaskIndexed
-from protocols.budget import KeepRatios
 from protocols.datasets.digits import load
 from protocols.datasets.division import divide
 from protocols.federation import Federation
@@ -21,18 +19,13 @@ from protocols.randomness import generator, number
 from protocols.simulation.profiles import profile
 from protocols.training import Training, with_state
 from pruning import find_units
-from pruning.clip import invariant_mask, relative_norm
-from pruning.masks import Mask
 from pruning.submodel import extract, scatter
-from secagg import Params
 
 if TYPE_CHECKING:
     from flwr.app import UserConfig
 
     from protocols.training import Examples, State
-
-LEAST_KEEP = 0.05
-"""Share of the units that a straggler keeps at least, however slow it is."""
+    from pruning.masks import Mask
 
 
 class Task:
@@ -46,7 +39,9 @@ class Task:
         torch.set_num_threads(1)  # with more, sums depend on how many there are
         self._config = config
         self.nodes = int(config["nodes"])
-        self.params = Params(min_cohort=2, max_dropouts=int(config["max-dropouts"]))
+        self.max_dropouts = int(config["max-dropouts"])
+        self.method = str(config["method"])
+        self.patience = int(config["patience"])
 
     @cached_property
     def federation(self) -> Federation:
@@ -68,26 +63,6 @@ class Task:
             ),
             seed=seed,
         )
-
-    def seconds(self, partition: int, keep: float) -> float:
-        """Simulated seconds that a partition's device takes for a round with a share of the units."""
-        return self._ratios.seconds(self.federation.fleet.devices[partition], keep, "round")
-
-    def keep(self, partition: int) -> float:
-        """Share of the units that a partition trains: all, or what lets a straggler keep up with the other devices."""
-        fleet = self.federation.fleet
-        device = fleet.devices[partition]
-        if not device.straggler:
-            return 1.0
-        deadline = max(self._ratios.seconds(other, 1.0, "round") for other in fleet.rest)
-        return self._ratios.solve(device, "round", deadline, LEAST_KEEP)
-
-    def mask(self, partition: int, before: State | None, after: State) -> Mask:
-        """The units that a partition trains, by how two global models differ; all while there is only one of them."""
-        units, keep = self.federation.units, self.keep(partition)
-        if before is None or keep == 1:
-            return Mask.full(units.layout)
-        return invariant_mask(units, before, after, keep, statistic="global", score=relative_norm)
 
     def train(self, partition: int, round_number: int, start: State, mask: Mask) -> State:
         """Trains the submodel that a mask leaves of the global model.
@@ -116,7 +91,3 @@ class Task:
 
     def _examples(self, partition: int) -> Examples:
         return self.federation.examples[self.federation.fleet.names[partition]]
-
-    @cached_property
-    def _ratios(self) -> KeepRatios:
-        return KeepRatios(self.federation, MaskIndexed(self.federation.units.layout, self.params))

@@ -1,4 +1,10 @@
-"""One exchange: a message to every node, and the answers of those that give one in time."""
+"""One exchange: a message to every node, and the answers of those that give one in time.
+
+Whoever comes too late has dropped out, with a masked vector as with any other answer. That is what both masks are for:
+the survivors are settled before any share is asked for, so of a late vector's node the shares of its masking key are
+revealed, which take off the masks that it has in common with others, and never those of its self seed. Nobody asks it
+to unmask, no client gives shares of both (``secagg.client``), and what arrives after the close is read by nobody.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from protocols.engines.flower.records import payload_bytes
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from flwr.app import RecordDict
     from flwr.serverapp import Grid
@@ -26,6 +32,7 @@ class Patience:
     Args:
         timeout: Seconds after which who has not answered has dropped out.
         quorum: Share of the nodes, in (0, 1], whose answers are enough to wait no longer than ``grace`` for the rest.
+            Where the session cannot go on with so few, it goes on with the first answers that are enough for it.
         grace: Seconds for the rest.
         poll: Seconds between two looks for answers.
 
@@ -68,29 +75,37 @@ class Exchange:
             for node, content in contents.items()
         ]
         self._patience = patience
-        self._begin = time.monotonic()
+        self._begin = self._end = time.monotonic()
         self._nodes = frozenset(contents)
         self._upload = 0
+        self._heard: set[int] = set()
         self._answered: set[int] = set()
         self._failures: dict[int, str] = {}
 
-    def run(self, grid: Grid) -> dict[int, RecordDict]:
-        """Sends everything, waits, and returns what arrived."""
-        return self.take(self._wait(grid, set(grid.push_messages(self.messages))))
+    def answers(self, grid: Grid) -> Iterator[dict[int, RecordDict]]:
+        """Sends everything, and yields what nodes replied, each once; error replies and strangers are left out.
 
-    def take(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
-        """What nodes replied, each once; error replies and strangers are left out."""
-        found = {}
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            if node not in self._nodes or node in found:
-                continue
-            self._upload += payload_bytes(reply)
-            if reply.has_error():
-                self._failures[node] = _printable(str(reply.error.reason))
-            else:
-                found[node] = reply.content
-        return found
+        First when all have answered, or ``grace`` after a quorum has. Whoever cannot go on with that many waits on, for
+        each further answer, until the timeout.
+        """
+        waiting = set(grid.push_messages(self.messages))
+        arrived: list[Message] = []
+        last = self._begin + self._patience.timeout
+        patient_until, enough = last, self._patience.quorum * len(self._nodes)
+        while True:
+            pulled = list(grid.pull_messages(waiting))
+            waiting.difference_update(reply.metadata.reply_to_message_id for reply in pulled)
+            arrived += pulled
+            now = self._end = time.monotonic()
+            if sum(not reply.has_error() for reply in arrived) >= enough:
+                patient_until, enough = min(last, now + self._patience.grace), float("inf")
+            over = not waiting or now >= last
+            if over or (arrived and now >= patient_until):
+                yield self._taken(arrived)
+                arrived = []
+            if over:
+                return
+            time.sleep(min(self._patience.poll, (patient_until if now < patient_until else last) - now))
 
     def accept(self, node: int) -> None:
         """Notes that the answer of a node was accepted."""
@@ -109,23 +124,22 @@ class Exchange:
             failures=dict(sorted(self._failures.items())),
             download_bytes=sum(map(payload_bytes, self.messages)),
             upload_bytes=self._upload,
-            seconds=time.monotonic() - self._begin,
+            seconds=self._end - self._begin,
         )
 
-    def _wait(self, grid: Grid, waiting: set[str]) -> Sequence[Message]:
-        replies: list[Message] = []
-        deadline = self._begin + self._patience.timeout
-        enough = self._patience.quorum * len(self._nodes)
-        while True:
-            for reply in grid.pull_messages(waiting):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                replies.append(reply)
-            now = time.monotonic()
-            if sum(not reply.has_error() for reply in replies) >= enough:
-                deadline, enough = min(deadline, now + self._patience.grace), float("inf")
-            if not waiting or now >= deadline:
-                return replies
-            time.sleep(min(self._patience.poll, deadline - now))
+    def _taken(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
+        found = {}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            if node not in self._nodes or node in self._heard:
+                continue
+            self._heard.add(node)
+            self._upload += payload_bytes(reply)
+            if reply.has_error():
+                self._failures[node] = _printable(str(reply.error.reason))
+            else:
+                found[node] = reply.content
+        return found
 
 
 def _printable(reason: str) -> str:

@@ -14,7 +14,14 @@ from flwr.app import Message, RecordDict
 from protocols.engines.flower.exchange import Exchange
 from protocols.engines.flower.records import ABANDON, STAGE, number_of, wire, write
 from secagg import Round, Server, messages
-from secagg.errors import DecodingError, RemoteProtocolError, UnknownClientError
+from secagg.errors import (
+    CoverageError,
+    DecodingError,
+    ParameterError,
+    RemoteProtocolError,
+    TooFewClientsError,
+    UnknownClientError,
+)
 from secagg.topology import topology
 
 if TYPE_CHECKING:
@@ -27,6 +34,9 @@ if TYPE_CHECKING:
     from protocols.engines.flower.history import StageRecord
     from secagg import Aggregate
     from secagg.privacy.events import Event
+
+CURED_BY_MORE = (TooFewClientsError, CoverageError, ParameterError)
+"""Why a round may not be closed yet: more answers may do."""
 
 
 class SecureRound:
@@ -53,71 +63,42 @@ class SecureRound:
         self._grid, self._kind, self._patience = grid, kind, patience
         self._server = Server(agreement.as_session(), None, pinned)
         self._pinned = pinned
-        self._asked: frozenset[int] = frozenset()
         self._number: dict[int, int] = {}
         self._outgoing: dict[int, RecordDict] = {}
-        self._masking: Exchange | None = None
 
-    def begin(self, requests: Mapping[int, RecordDict], advertised: Mapping[int, bytes]) -> list[Message]:
-        """Exchanges keys and shares.
+    def run(
+        self, requests: Mapping[int, RecordDict], advertised: Mapping[int, bytes], following: Agreement | None
+    ) -> tuple[Aggregate, dict[int, bytes]]:
+        """Plays the session. In the end everybody who has not answered its last message is told to forget it.
 
         Args:
             requests: Node to what the strategy asks of it.
             advertised: Keys for this session that came with the round before, by node; who has none is asked.
-
-        Returns:
-            The messages that ask for masked vectors.
-
-        Raises:
-            AbortError: Too few clients, or the release rule lets nothing out.
-            RemoteProtocolError: What they shared contradicts itself.
-            ParameterError: Settings that do not fit the cohort.
-        """
-        self._asked = frozenset(requests)
-        for node in self._asked.intersection(advertised):
-            with suppress(RemoteProtocolError):  # it is asked again then
-                self._receive(node, advertised[node])
-        missing = {node: self._proposal() for node in requests if node not in self._number}
-        if missing:
-            self._play(missing)
-        self._close()
-        self._play({node: _joined(requests[node], records) for node, records in self._outgoing.items()})
-        self._close()
-        self._masking = self._exchange(self._outgoing)
-        return self._masking.messages
-
-    def finish(self, replies: Iterable[Message], following: Agreement | None) -> tuple[Aggregate, dict[int, bytes]]:
-        """Takes the masked vectors and has them unmasked. Who has dropped out is told to forget the session.
-
-        Args:
-            replies: To the messages of ``begin``.
             following: The session of the next round, for which survivors advertise keys already.
 
         Returns:
             The aggregate, and those keys by node.
 
         Raises:
-            AbortError: Too few clients are left, or the sums contradict their checksum.
-            RemoteProtocolError: What they revealed contradicts itself.
+            AbortError: Too few clients, the release rule lets nothing out, or the sums contradict their checksum.
+            RemoteProtocolError: What they shared or revealed contradicts itself.
+            ParameterError: Settings that do not fit the cohort.
         """
-        keys: dict[int, bytes] = {}
-        ended: set[int] = set()
-        if self._masking is not None:
-            self._take(self._masking, self._masking.take(replies))
-        self._close()
-        while self._server.round is not Round.DONE:
-            if self._server.round is Round.UNMASK and following is not None:
+        try:
+            self._exchange_keys(requests, advertised)
+            self._play({node: _joined(requests[node], records) for node, records in self._outgoing.items()})
+            while self._server.round is not Round.UNMASK:
+                self._play(self._outgoing)
+            if following is not None:
                 for records in self._outgoing.values():
                     records[STAGE]["next"] = following.encode()
-            accepted = self._play(self._outgoing)
-            if self._server.round is Round.UNMASK:
-                ended.update(accepted)
-            for node, records in accepted.items():
-                with suppress(DecodingError):  # who sends none is asked in the next round
-                    keys[node] = wire(records, "keys")
-            self._close()
-        abandon(self._grid, self._kind, self.agreement, self._asked - ended, used_up=True)
-        return self._server.outcome, keys
+            answers = self._play(self._outgoing)
+        except BaseException:
+            abandon(self._grid, self._kind, self.agreement, requests, used_up=self.used_up)
+            raise
+        abandon(self._grid, self._kind, self.agreement, set(requests).difference(answers), used_up=True)
+        keys = {node: _keys(records) for node, records in answers.items()}
+        return self._server.outcome, {node: data for node, data in keys.items() if data is not None}
 
     @property
     def used_up(self) -> bool:
@@ -128,7 +109,7 @@ class SecureRound:
         has any of those who answered, and a difference to it has all of them: enough, if they are ``privacy_floor``.
         Of a coordinate in a mask-indexed session they may hold less. With an active server a node takes no such word.
         """
-        if self._masking is None:
+        if not self._server.round.follows(Round.SHARE_KEYS):
             return False
         session = self._server.session
         if session.params.active or self._server.round is Round.DONE:
@@ -146,22 +127,42 @@ class SecureRound:
         """What the round costs, if it breaks off when shares were asked for; None before, and without privacy."""
         return self._server.event
 
-    def abandon(self) -> None:
-        """Tells everybody that was asked to forget the session; whoever does not hear it forgets it with the next."""
-        abandon(self._grid, self._kind, self.agreement, self._asked, used_up=self.used_up)
+    def _exchange_keys(self, requests: Mapping[int, RecordDict], advertised: Mapping[int, bytes]) -> None:
+        for node in set(requests).intersection(advertised):
+            with suppress(RemoteProtocolError):  # it is asked again then
+                self._receive(node, advertised[node])
+        missing = {node: self._proposal() for node in requests if node not in self._number}
+        if missing:
+            self._play(missing)
+        else:
+            self._close()
 
     def _proposal(self) -> RecordDict:
         agreement = self.agreement
         return write(Round.ADVERTISE_KEYS.value, agreement.session, agreement=agreement.encode())
 
-    def _exchange(self, contents: Mapping[int, RecordDict]) -> Exchange:
-        return Exchange(self._server.round.value, self._kind, self.agreement.round, contents, self._patience)
-
     def _play(self, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
-        exchange = self._exchange(contents)
-        return self._take(exchange, exchange.run(self._grid))
+        """One stage: sends something to everybody, and closes the round with those who have answered.
 
-    def _take(self, exchange: Exchange, answers: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
+        Returns:
+            The answers that the server accepted.
+        """
+        stage = self._server.round.value
+        exchange = Exchange(stage, self._kind, self.agreement.round, contents, self._patience)
+        accepted: dict[int, RecordDict] = {}
+        try:
+            for answers in exchange.answers(self._grid):
+                accepted |= self._accepted(exchange, answers)
+                with suppress(*CURED_BY_MORE):
+                    self._close()
+                    break
+            else:
+                self._close()
+        finally:
+            self.stages.append(exchange.record())
+        return accepted
+
+    def _accepted(self, exchange: Exchange, answers: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
         """Hands answers to the server; those that it accepted."""
         accepted = {}
         for node, records in answers.items():
@@ -172,7 +173,6 @@ class SecureRound:
                 continue
             exchange.accept(node)
             accepted[node] = records
-        self.stages.append(exchange.record())
         return accepted
 
     def _receive(self, node: int, data: bytes) -> None:
@@ -212,6 +212,14 @@ def abandon(grid: Grid, kind: str, agreement: Agreement, nodes: Iterable[int], *
     ]
     if farewell:
         grid.push_messages(farewell)
+
+
+def _keys(records: RecordDict) -> bytes | None:
+    """Keys for the next session; who sends none is asked in the next round."""
+    try:
+        return wire(records, "keys")
+    except DecodingError:
+        return None
 
 
 def _joined(asked: RecordDict, ours: RecordDict) -> RecordDict:

@@ -73,7 +73,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
             ``evaluation_metrics`` are averaged in a session of their own; ``"clear"``: every node's metrics and number
             of examples go to the server as they are.
         evaluation_metrics: As ``metrics``.
-        timeout: As ``Patience``; that of ``start`` should not be shorter, it holds for masked vectors.
+        timeout: As ``Patience``; that of ``start`` holds for evaluation in the clear alone.
         quorum: As ``Patience``.
         grace: As ``Patience``.
         poll: As ``Patience``.
@@ -116,7 +116,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self._evaluation = evaluation
         self._last_round: int | None = None
         self._keys: dict[str, tuple[Agreement, dict[int, bytes]]] = {}
-        self._playing: dict[str, tuple[SecureRound, Message]] = {}
+        self._found: dict[str, tuple[Aggregate, Message]] = {}
         self._check_settings()
 
     def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *args: Any, **kwargs: Any) -> Result:
@@ -127,9 +127,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         finally:
             for kind, (following, keys) in self._keys.items():
                 abandon(grid, kind, following, keys, used_up=False)
-            for playing, _ in self._playing.values():
-                playing.abandon()
-            self._keys, self._playing = {}, {}
+            self._keys, self._found = {}, {}
 
     def summary(self) -> None:
         """Logs the settings."""
@@ -146,15 +144,17 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Has keys and shares exchanged and nodes train; returns the messages that ask for masked vectors."""
-        asked = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        return self._begin(server_round, asked, grid)
+        """Plays the session, in which nodes train: ``start`` has nothing left to send, and nobody to wait for."""
+        self._play(server_round, list(self.strategy.configure_train(server_round, arrays, config, grid)), grid)
+        return []
 
     def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
+        self,
+        server_round: int,
+        replies: Iterable[Message],  # noqa: ARG002 - there are none
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Has the sum unmasked, and hands the strategy the mean as one reply."""
-        found = self._finish(server_round, MessageType.TRAIN, replies)
+        """Hands the strategy the mean as one reply."""
+        found = self._found.pop(MessageType.TRAIN, None)
         if found is None:
             return None, None
         aggregate, asked = found
@@ -170,13 +170,16 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         if self._evaluation == "none":
             return []
         asked = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
-        return asked if self._evaluation == "clear" else self._begin(server_round, asked, grid)
+        if self._evaluation == "clear":
+            return asked
+        self._play(server_round, asked, grid)
+        return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """As ``aggregate_train``, for evaluation."""
         if self._evaluation == "clear":
             return self.strategy.aggregate_evaluate(server_round, replies)
-        found = self._finish(server_round, MessageType.EVALUATE, replies)
+        found = self._found.pop(MessageType.EVALUATE, None)
         if found is None:
             return None
         return self.strategy.aggregate_evaluate(server_round, [self._reply(*found)])
@@ -191,34 +194,22 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         if (self._pinned is not None) != self.params.active:
             raise ParameterError("pinned identities and adversary='active' belong together: set both, or neither")
 
-    def _begin(self, server_round: int, asked: list[Message], grid: Grid) -> list[Message]:
+    def _play(self, server_round: int, asked: list[Message], grid: Grid) -> None:
         if not asked:
-            return []
+            return
         kind = asked[0].metadata.message_type
+        category = category_of(kind)
         _check_alike(asked, bound=self.params.active)
         requests = {message.metadata.dst_node_id: message.content for message in asked}
         agreement, keys = self._agreed(server_round, kind, requests, grid)
-        playing = SecureRound(agreement, grid, kind, self._patience, self._pinned)
-        self._playing[category_of(kind)] = (playing, asked[0])
-        try:
-            return playing.begin(requests, keys)
-        except BREAKS_OFF as error:
-            self._abort(playing, server_round, kind, error)
-            return []
-
-    def _finish(self, server_round: int, category: str, replies: Iterable[Message]) -> tuple[Aggregate, Message] | None:
-        playing, asked = self._playing.get(category, (None, None))
-        if playing is None or asked is None:
-            return None
-        kind = asked.metadata.message_type
         last = self.params.active or server_round == self._last_round
-        following = None if last else playing.agreement.next(_id())
+        following = None if last else agreement.next(_id())
+        playing = SecureRound(agreement, grid, kind, self._patience, self._pinned)
         try:
-            aggregate, keys = playing.finish(replies, following)
+            aggregate, keys = playing.run(requests, keys, following)
         except BREAKS_OFF as error:
-            self._abort(playing, server_round, kind, error)
-            return None
-        del self._playing[category]
+            self._abort(playing, server_round, category, error)
+            return
         if following is not None:
             self._keys[category] = (following, keys)
         if aggregate.event is not None:
@@ -227,12 +218,12 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self.history.append(row)
         log(INFO, "secure_aggregation: round %s, %s: %s", server_round, category, row.line())
         log(INFO, "\t└──> %s", row.verdict)
-        return aggregate, asked
+        self._found[category] = (aggregate, asked[0])
 
-    def _abort(self, playing: SecureRound, server_round: int, kind: str, error: Exception) -> None:
+    def _abort(self, playing: SecureRound, server_round: int, category: str, error: Exception) -> None:
         row = RoundRecord(
             round=server_round,
-            kind=category_of(kind),
+            kind=category,
             outcome="aborted",
             reason=f"{type(error).__name__}: {error}",
             stages=tuple(playing.stages),
@@ -242,9 +233,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         if row.event is not None:
             self.spent.record(row.event)
         self.history.append(row)
-        log(WARNING, "secure_aggregation: round %s, %s: %s", server_round, row.kind, row.line())
-        playing.abandon()
-        del self._playing[row.kind]
+        log(WARNING, "secure_aggregation: round %s, %s: %s", server_round, category, row.line())
 
     def _agreed(
         self, server_round: int, kind: str, requests: Mapping[int, RecordDict], grid: Grid

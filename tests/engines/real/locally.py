@@ -42,7 +42,7 @@ def run_locally(
 
     settings = {name.replace("_", "-"): value for name, value in overrides.items()}
     config = get_fused_config_from_dir(APP, {"out": str(folder), "timeout": 0.01, **settings})
-    grid = LocalGrid(part("client_app", monkeypatch).app, NODES, run_config=config, fault=fault)
+    grid = LocalGrid(part("client_app", monkeypatch).app, int(config["nodes"]), run_config=config, fault=fault)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     part("server_app", monkeypatch).app(grid, context)
     return folder

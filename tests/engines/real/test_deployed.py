@@ -35,19 +35,23 @@ LOCAL = {"kill": Fault.SILENT, "hang": Fault.SILENT, "raise": Fault.RAISES}
 PATIENCE = ("timeout=45.0", "quorum=0.5", "grace=20.0")
 
 
+METHODS = ("clip", "ma-clamp")
+
+
 def test_simulated_the_model_is_the_local_grids_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
-    wanted = run_locally(tmp_path / "local", monkeypatch, num_rounds=ROUNDS)
     with Deployment(tmp_path, simulation=True) as deployment:
         deployment.start_superlink()
-        assert deployment.run("simulated", f"num-rounds={ROUNDS}").wait(300) == 0
-        assert model_of(tmp_path / "simulated") == model_of(wanted), deployment.log("simulated")
+        for method in METHODS:
+            wanted = run_locally(tmp_path / f"local-{method}", monkeypatch, num_rounds=ROUNDS, method=method)
+            assert deployment.run(method, f'num-rounds={ROUNDS} method="{method}"').wait(300) == 0
+            assert model_of(tmp_path / method) == model_of(wanted), deployment.log(method)
+            assert rounds_of(tmp_path / method) == rounds_of(wanted)
 
 
 def test_deployed_it_is_too_after_a_superlink_was_killed_in_a_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = run_locally(tmp_path / "local", monkeypatch, num_rounds=ROUNDS)
     with Deployment(tmp_path) as deployment:
         deployment.start_superlink()
         nodes = [deployment.start_supernode(partition) for partition in range(NODES)]
@@ -61,9 +65,11 @@ def test_deployed_it_is_too_after_a_superlink_was_killed_in_a_round(
         deployment.start_superlink()
         for partition in range(NODES):
             deployment.start_supernode(partition)
-        assert deployment.run("deployed", f"num-rounds={ROUNDS}").wait(300) == 0
-        assert model_of(tmp_path / "deployed") == model_of(wanted), deployment.log("deployed")
-        assert rounds_of(tmp_path / "deployed") == rounds_of(wanted)
+        for method in METHODS:
+            wanted = run_locally(tmp_path / f"local-{method}", monkeypatch, num_rounds=ROUNDS, method=method)
+            assert deployment.run(method, f'num-rounds={ROUNDS} method="{method}"').wait(300) == 0
+            assert model_of(tmp_path / method) == model_of(wanted), deployment.log(method)
+            assert rounds_of(tmp_path / method) == rounds_of(wanted)
 
 
 def test_whatever_happens_to_nodes_a_round_ends_with_the_survivors_mean_or_with_none(
