@@ -53,7 +53,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python tests/benchmarks/submodel_speed.py
-	$(BIN)/python tests/benchmarks/protocol_speed.py
+	$(BIN)/secagg bench --against flower
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[fuzz]'
@@ -76,4 +76,4 @@ test-engines: setup-engines
 	SECAGG_ENGINES=1 $(BIN)/python -m pytest tests/engines/real/test_deployed.py
 
 clean:
-	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .coverage *.egg-info
+	rm -rf $(VENV) build dist demo-out bench-out .mypy_cache .ruff_cache .coverage *.egg-info
