@@ -268,9 +268,11 @@ class FixedPoint(_OnIntegers):
                 raise type(error)(f"client {client}: {error}", culprits=[client]) from None
             weight = None if weights is None else self._weight(weights[client])
             seeds = () if plan.shares is None else plan.shares.seeds(entropy)[: plan.parts_kept(survivors)]
-            encoded, _ = encoding.encode_update(plan, ids[client], arrays, own, weight, entropy=entropy, seeds=seeds)
-            integers[plan.places(ids[client])] += encoded
-            sent[client] = len(encoded) * plan.ring.bits // 8
+            encoded = encoding.encode_update(plan, ids[client], arrays, own, weight, entropy=entropy, seeds=seeds)
+            places = plan.places(ids[client])
+            count = int(np.count_nonzero(places))
+            integers[places] += encoded.take(count)
+            sent[client] = plan.ring.nbytes(count)
         decoded = aggregate.decode(plan, survivors, plan.ring.centred(plan.ring.wrap(integers)))
         verdict = f"no encryption: the server sees the rounded update of each of {len(alive)} clients."
         return Aggregated(

@@ -15,6 +15,7 @@ import os
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
+import numpy as np
 from msgspec import structs
 
 from secagg import client_snapshot, dealing, encoding, masking, messages, transcript
@@ -40,7 +41,6 @@ from secagg.states import Advertised, Agreed, Done, HeldShares, Masked, Saved, S
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from secagg.declaration import Declaration
@@ -250,16 +250,13 @@ class Client:
         entropy = SeededEntropy(derive(state.noise_seed, "noise seed", h2, tries, length=SEED_BYTES))
         self._tries += 1
         seeds = () if plan.shares is None else plan.shares.seeds(entropy)
-        integers, clipped_share = encoding.encode_update(
-            plan, self.id, update, state.own, state.weight, entropy=entropy, seeds=seeds
-        )
-        hidden = self._mask(state, plan, integers, h2, neighbours)
-        check = b"".join(number.to_bytes(8, "little") for number in hidden.checks)
+        encoded = encoding.encode_update(plan, self.id, update, state.own, state.weight, entropy=entropy, seeds=seeds)
+        vector, check = self._hide(encoded, state, plan, h2, neighbours)
         signature = self._identity.sign(transcript.says_second(h2, self.id))
-        answer = messages.MaskedInput(self.session.id, self.id, check, plan.ring.pack(hidden.vector), signature)
+        answer = messages.MaskedInput(self.session.id, self.id, check, vector, signature)
         if self._ledger is not None:
             self._ledger.send(self.session)
-        self.clipped_share = clipped_share
+        self.clipped_share = encoded.clipped_share
         self.event = plan.event()
         self._state = Masked(
             plan=plan,
@@ -433,12 +430,13 @@ class Client:
         sealed = dealing.seal_shares(shares, holder, secret, h1)
         return structs.replace(sealed, signature=self._identity.sign(transcript.says_dealt(h1, sealed)))
 
-    def _mask(
-        self, state: Shared, plan: Plan, integers: NDArray[np.int64], h2: bytes, neighbours: list[int]
-    ) -> masking.Accumulator:
+    def _hide(
+        self, encoded: encoding.Encoded, state: Shared, plan: Plan, h2: bytes, neighbours: list[int]
+    ) -> tuple[bytes, bytes]:
+        """Vector and checksums under the masks of this client."""
         mine = plan.places(self.id)
-        checks = masking.checksums(integers, h2, None if mine.all() else mine)
-        hidden = masking.Accumulator(plan.ring, plan.ring.wrap(integers), checks)
+        length = int(np.count_nonzero(mine))
+        checks = masking.Checksums(h2, plan.length, None if length == plan.length else mine)
 
         def key_of(term: masking.Term) -> masking.MaskKey:
             if term.peer is None:
@@ -446,5 +444,5 @@ class Client:
             key = masking.pairwise_key(state.agreed[term.peer], h2, self.id, term.peer)
             return masking.MaskKey(term.sign, key, masking.packed(plan.overlap(self.id, term.peer)))
 
-        hidden.apply(map(key_of, masking.terms(self.id, neighbours)))
-        return hidden
+        keys = [key_of(term) for term in masking.terms(self.id, neighbours)]
+        return masking.hide(encoded, length, plan.ring, keys, checks)

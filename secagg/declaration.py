@@ -124,13 +124,16 @@ def coverage(layout: Layout, declarations: Iterable[Declaration]) -> NDArray[np.
         DecodingError: As ``expand``.
     """
     counted = Counter(declarations)
-    counts = np.zeros(layout.size, np.int32)
     structured = [(d, times) for d, times in counted.items() if d.kind == "units"]
     if structured:
         rows = np.array([read_units(layout, d) for d, _ in structured])
-        counts += layout.count_by_units(np.repeat(rows, [times for _, times in structured], axis=0))
+        counts = layout.count_by_units(np.repeat(rows, [times for _, times in structured], axis=0))
+    else:
+        counts = np.zeros(layout.size, np.int32)
     for declaration, times in counted.items():
-        if declaration.kind != "units":
+        if declaration == FULL:
+            counts += np.int32(times)
+        elif declaration.kind != "units":
             counts += expand(layout, declaration) * np.int32(times)
     return counts
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secagg.errors import LayoutMismatchError, NotFiniteError, OutOfRangeError, WeightError
-from secagg.prg import PIECE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -104,7 +104,7 @@ def encode_update(
     *,
     entropy: Callable[[int], bytes] = os.urandom,
     seeds: Sequence[bytes] | None = None,
-) -> tuple[NDArray[np.int64], float]:
+) -> Encoded:
     """The integers that a client contributes, before masking.
 
     Args:
@@ -115,54 +115,118 @@ def encode_update(
         weight: Encoded weight, or None where all weigh the same.
         entropy: Source of the random bytes that differential privacy takes.
         seeds: Of the noise, as ``Shares.encode``.
-
-    Returns:
-        The client's places of the vector (int64), and the share of its own values that saturation clipped; with
-        differential privacy, 1 or 0: whether all of them were scaled down.
     """
-    params, layout = plan.session.params, plan.session.layout
-    held = np.zeros(layout.size, bool)
-    held[plan.released] = plan.held(client)
+    layout, sent = plan.session.layout, plan.held(client)
     if plan.shares is not None:
         vector = np.concatenate([np.asarray(update[tensor.name], np.float64).reshape(-1) for tensor in layout.tensors])
-        return plan.shares.encode(np.where(own, vector, 0.0)[held], plan.held(client), entropy, seeds)
-    slots = _encode_slots(plan, own, 1 if weight is None else weight)
-    encoded = np.empty(np.count_nonzero(held) + len(slots), np.int64)
-    encoded[len(encoded) - len(slots) :] = slots
-    clipped, start = 0, 0
-    bound = params.magnitude if weight is None else weight
+        held = np.where(own, vector, 0.0)[plan.released]
+        integers, was_longer = plan.shares.encode(_select(held, sent), sent, entropy, seeds)
+        return Encoded([_Part(integers)], clipped_share=was_longer)
+    mine = int(np.count_nonzero(_select(own, plan.released) & sent))
+    return Encoded(_parts(plan, sent, update, own, weight), mine)
+
+
+def _parts(
+    plan: Plan, sent: NDArray[np.bool_], update: Mapping[str, ArrayLike], own: NDArray[np.bool_], weight: int | None
+) -> Iterator[_Part]:
+    """Tensor after tensor, and then the weight slots."""
+    params, layout = plan.session.params, plan.session.layout
+    held = sent
+    if plan.released_count < layout.size:
+        held = np.zeros(layout.size, bool)
+        held[plan.released] = sent
+    foreign = (held > own).any()
     for tensor, place in layout.slices():
-        values = _select(np.asarray(update[tensor.name]).reshape(-1), held[place])
-        part = encoded[start : start + len(values)]
-        ours = _select(own[place], held[place])
-        limit = params.range_of(tensor.name)
-        clipped += _encode_tensor(part, values, ours, limit, bound, saturate=params.out_of_range == "saturate")
-        start += len(values)
-    return encoded, clipped / max(1, int(np.count_nonzero(held & own)))
+        yield _Part(
+            _select(np.asarray(update[tensor.name]).reshape(-1), held[place]),
+            _select(own[place], held[place]) if foreign else None,
+            limit=params.range_of(tensor.name),
+            bound=params.magnitude if weight is None else weight,
+            saturate=params.out_of_range == "saturate",
+        )
+    yield _Part(_encode_slots(plan, own, 1 if weight is None else weight))
 
 
-def _encode_tensor(
-    encoded: NDArray[np.int64],
-    values: NDArray[Any],
-    ours: NDArray[np.bool_],
-    limit: float,
-    bound: int,
-    *,
-    saturate: bool,
-) -> int:
-    """Writes values as integers, zero where they are not ours; returns how many were clipped."""
-    clipped, everything = 0, bool(ours.all())
-    for start in range(0, len(values), PIECE):
-        piece = slice(start, start + PIECE)
-        scaled = values[piece].astype(np.float64)
-        if not everything:
-            scaled[~ours[piece]] = 0.0
-        if saturate:
-            clipped += int(np.count_nonzero(np.abs(scaled) > limit))
-            np.clip(scaled, -limit, limit, out=scaled)
-        scaled *= bound / limit
-        encoded[piece] = np.rint(scaled, out=scaled)
-    return clipped
+@dataclass(frozen=True)
+class _Part:
+    """Values of one tensor, or integers as they stand.
+
+    Args:
+        values: What is encoded.
+        ours: Which of them the client holds; None for all.
+        limit: The range of the values; 0 for integers.
+        bound: What its end becomes.
+        saturate: Whether values beyond it are clipped.
+    """
+
+    values: NDArray[Any]
+    ours: NDArray[np.bool_] | None = None
+    limit: float = 0.0
+    bound: int = 0
+    saturate: bool = False
+
+    def encode(self, integers: NDArray[np.int64], start: int) -> int:
+        """Writes the integers from ``start`` on; returns how many values were clipped."""
+        place, clipped = slice(start, start + len(integers)), 0
+        if not self.limit:
+            integers[:] = self.values[place]
+            return clipped
+        scaled = integers.view(np.float64)  # as wide, and overwritten element by element in the end
+        scaled[:] = self.values[place]
+        if self.ours is not None:
+            scaled[~self.ours[place]] = 0.0
+        if self.saturate:
+            clipped = int(np.count_nonzero(np.abs(scaled) > self.limit))
+            np.clip(scaled, -self.limit, self.limit, out=scaled)
+        scaled *= self.bound / self.limit
+        np.rint(scaled, out=scaled)
+        integers[:] = scaled
+        return clipped
+
+
+class Encoded:
+    """The integers that a client contributes, encoded as they are read.
+
+    Args:
+        parts: What they are made from, in order.
+        held: How many of the values the client holds.
+        clipped_share: The share of them that was clipped before.
+    """
+
+    def __init__(self, parts: Iterable[_Part], held: int = 0, clipped_share: float = 0.0) -> None:
+        self._parts, self._held, self._before = iter(parts), held, clipped_share
+        self._part, self._read, self._clipped = _Part(np.zeros(0)), 0, 0
+        self._buffer = np.empty(0, np.int64)
+
+    def __repr__(self) -> str:
+        return "Encoded(<redacted>)"
+
+    @property
+    def clipped_share(self) -> float:
+        """Of the values read so far, the share of all that the client holds that saturation clipped.
+
+        With differential privacy, 1 or 0: whether the update was scaled down.
+        """
+        return self._before + self._clipped / max(1, self._held)
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        """The next ``count`` integers, (count,) int64, no more than the client has places to fill.
+
+        The next call may overwrite them.
+        """
+        if count > len(self._buffer):
+            self._buffer = np.empty(count, np.int64)
+        integers, filled = self._buffer[:count], 0
+        while filled < count:
+            left = len(self._part.values) - self._read
+            if not left:
+                self._part, self._read = next(self._parts), 0
+                continue
+            part = integers[filled : filled + left]
+            self._clipped += self._part.encode(part, self._read)
+            self._read += len(part)
+            filled += len(part)
+        return integers
 
 
 def _encode_slots(plan: Plan, own: NDArray[np.bool_], weight: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -117,15 +117,7 @@ class Accumulator:
         buffer = buffer_for(self.ring)
         streams = [Stream(mask.key, self.ring, mask.start, buffer) for mask in masks]
         for start in range(0, len(self.vector), PIECE):
-            piece = self.vector[start : start + PIECE]
-            for mask, stream in zip(masks, streams, strict=True):
-                combine = np.add if mask.sign > 0 else np.subtract
-                chosen = _chosen(mask.places, start, len(piece)) if mask.places else None
-                if chosen is None:
-                    combine(piece, stream.take(len(piece)), out=piece)
-                elif len(drawn := stream.take(int(np.count_nonzero(chosen)))):
-                    index = _index(chosen)
-                    piece[index] = combine(piece[index], drawn)
+            _add_streams(self.vector[start : start + PIECE], start, masks, streams)
 
     def apply_to_checks(self, sign: int, key: bytes) -> None:
         """Adds what a stream has for the checksums, or takes it off."""
@@ -169,27 +161,105 @@ def _index(chosen: NDArray[np.bool_]) -> NDArray[np.bool_] | NDArray[np.intp]:
     return chosen if 16 * runs < len(chosen) else np.flatnonzero(chosen)
 
 
+class Checksums:
+    """Both checksums of a vector whose integers come in order, piece by piece.
+
+    Args:
+        transcript: h2: fixes the coefficients.
+        length: Places of the full vector.
+        places: Those of them that the integers fill, (length,) bool, or None for all.
+    """
+
+    def __init__(self, transcript: bytes, length: int, places: NDArray[np.bool_] | None = None) -> None:
+        self._coefficients = _coefficients(transcript, length, places)
+        self._left = np.zeros((CHECKS, 0), np.uint64)
+        self._sums = [0] * CHECKS
+
+    def add(self, integers: NDArray[np.int64]) -> None:
+        """Adds the next integers; no more than there are places."""
+        values = integers.view(np.uint64)
+        while len(values):
+            if not self._left.shape[1]:
+                self._left = next(self._coefficients)
+            count = min(len(values), self._left.shape[1])
+            for k, coefficients in enumerate(self._left[:, :count]):
+                self._sums[k] += int(np.dot(coefficients, values[:count]))
+            self._left, values = self._left[:, count:], values[count:]
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """The two numbers, mod 2^64."""
+        return self._sums[0] % _UINT64, self._sums[1] % _UINT64
+
+
 def checksums(
     integers: NDArray[np.int64], transcript: bytes, places: NDArray[np.bool_] | None = None
 ) -> tuple[int, int]:
-    """Both checksums of a vector.
+    """Both checksums of a whole vector.
 
     Args:
         integers: The vector, (number of chosen places,) int64.
-        transcript: h2: fixes the coefficients.
-        places: The places of the full vector that ``integers`` fills, (length,) bool, or None for all of them.
+        transcript: As ``Checksums``.
+        places: As ``Checksums``.
     """
-    length = len(integers) if places is None else len(places)
+    both = Checksums(transcript, len(integers) if places is None else len(places), places)
+    for start in range(0, len(integers), PIECE):
+        both.add(integers[start : start + PIECE])
+    return both.sums
+
+
+def _coefficients(transcript: bytes, length: int, places: NDArray[np.bool_] | None) -> Iterator[NDArray[np.uint64]]:
+    """Coefficients of the chosen places, of both checksums, some at a time: (2, some) uint64."""
     streams = [Stream(derive(transcript, "checksum", bytes([k])), Ring(32)) for k in range(CHECKS)]
-    sums, taken = [0] * CHECKS, 0
     for start in range(0, length, PIECE):
-        stop = min(start + PIECE, length)
-        chosen = None if places is None else places[start:stop]
-        count = stop - start if chosen is None else int(np.count_nonzero(chosen))
-        values = integers[taken : taken + count].view(np.uint64)
-        taken += count
-        for k, stream in enumerate(streams):
-            drawn = stream.take(stop - start)
-            coefficients = drawn if chosen is None else drawn[chosen]
-            sums[k] += int(np.dot(coefficients.astype(np.uint64), values))
-    return sums[0] % _UINT64, sums[1] % _UINT64
+        count = min(PIECE, length - start)
+        chosen = slice(None) if places is None else _index(places[start : start + count])
+        yield np.stack([stream.take(count)[chosen] for stream in streams], dtype=np.uint64)
+
+
+class Integers(Protocol):
+    """A vector whose integers are read in order."""
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        """The next ``count`` integers, at most ``PIECE``."""
+
+
+def hide(
+    integers: Integers, length: int, ring: Ring, masks: Sequence[MaskKey], checks: Checksums
+) -> tuple[bytes, bytes]:
+    """A client's vector as it travels: read, masked and packed piece by piece, so that no piece leaves the cache.
+
+    Args:
+        integers: The vector.
+        length: How many they are.
+        ring: The ring.
+        masks: All streams that hide it.
+        checks: Takes the checksums, and has seen nothing yet.
+
+    Returns:
+        The packed vector, and the two checksums under the same masks, 8 bytes each, little-endian.
+    """
+    buffer, packed_pieces = buffer_for(ring), []
+    streams = [Stream(mask.key, ring, mask.start, buffer) for mask in masks]
+    for start in range(0, length, PIECE):
+        piece = integers.take(min(PIECE, length - start))
+        checks.add(piece)
+        words = ring.wrap(piece)
+        _add_streams(words, start, masks, streams)
+        packed_pieces.append(ring.pack(words))
+    hidden = Accumulator(ring, ring.zeros(0), checks.sums)
+    for mask in masks:
+        hidden.apply_to_checks(mask.sign, mask.key)
+    return b"".join(packed_pieces), b"".join(number.to_bytes(8, "little") for number in hidden.checks)
+
+
+def _add_streams(piece: Words, start: int, masks: Sequence[MaskKey], streams: Sequence[Stream]) -> None:
+    """Adds what each stream has for one piece of a vector, which begins at ``start``, or takes it off."""
+    for mask, stream in zip(masks, streams, strict=True):
+        combine = np.add if mask.sign > 0 else np.subtract
+        chosen = _chosen(mask.places, start, len(piece)) if mask.places else None
+        if chosen is None:
+            combine(piece, stream.take(len(piece)), out=piece)
+        elif len(drawn := stream.take(int(np.count_nonzero(chosen)))):
+            index = _index(chosen)
+            piece[index] = combine(piece[index], drawn)

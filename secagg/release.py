@@ -70,22 +70,38 @@ class Plan:
             )
         self._held = lru_cache(maxsize=EXPANSIONS_KEPT)(self._held_of)
         self._places = lru_cache(maxsize=EXPANSIONS_KEPT)(self._places_of)
+        self._everywhere = lru_cache(maxsize=EXPANSIONS_KEPT)(lambda declared: bool(self._places(declared).all()))
         self._packed = lru_cache(maxsize=8 * EXPANSIONS_KEPT)(lambda declared: np.packbits(self._places(declared)))
         self.dropouts = params.dropouts_tolerated(n, needed)
         self.fewest_survivors = n - self.dropouts
         self.required = params.coverage_required(n, self.dropouts)
-        self.coverage = self._coverage()
-        self.released = self.coverage >= self.required
         if not self.released.any():
             raise CoverageError(self.explain_withheld(f"use {self._other_mode}"))
         self.shares = self._noise_shares()
         self.ring = params.ring(n)
         self._check_groups()
 
-    @property
+    @cached_property
+    def coverage(self) -> NDArray[np.int32]:
+        """How many clients surely hold each coordinate, (layout.size,) int32."""
+        counted = self.session.counted
+        if counted is None:
+            return declaration.coverage(self.session.layout, map(self._declaration, self.clients))
+        missing = len(counted.clients.difference(self.clients))
+        least: NDArray[np.int32] = np.maximum(counted.least - np.int32(missing), 0)
+        return least
+
+    @cached_property
+    def released(self) -> NDArray[np.bool_]:
+        """Whether each coordinate is released, (layout.size,) bool."""
+        if self._hold_everything(self.clients) >= self.required:
+            return np.ones(self.session.layout.size, bool)
+        return self.coverage >= self.required
+
+    @cached_property
     def released_count(self) -> int:
         """Number of released coordinates."""
-        return int(self.released.sum())
+        return int(np.count_nonzero(self.released))
 
     @property
     def length(self) -> int:
@@ -158,7 +174,7 @@ class Plan:
     def overlap(self, client: int, peer: int) -> NDArray[np.bool_] | None:
         """Which of the places that ``client`` fills ``peer`` fills too, in order; None if all of them."""
         mine, theirs = self.places(client), self.places(peer)
-        if mine is theirs:
+        if mine is theirs or self._everywhere(self._declaration(peer)):
             return None
         common = theirs[mine]
         return None if common.all() else common
@@ -182,7 +198,7 @@ class Plan:
                 f"{len(survivors)} survivors < {self.fewest_survivors} ({len(self.clients)} clients - max_dropouts "
                 f"{self.dropouts})"
             )
-        if self.survivors_coverage(survivors).min() < floor:
+        if self._hold_everything(survivors) < floor and self.survivors_coverage(survivors).min() < floor:
             raise UnmaskRefusedError(f"a released coordinate has fewer than {floor} surviving holders")
         if self.slots == "groups":
             alive = set(survivors)
@@ -237,7 +253,8 @@ class Plan:
         return self.participants[client].declaration
 
     def _held_of(self, declared: Declaration) -> NDArray[np.bool_]:
-        return declaration.expand(self.session.layout, declared)[self.released]
+        held = declaration.expand(self.session.layout, declared)
+        return held if self.released_count == len(held) else held[self.released]
 
     def _places_of(self, declared: Declaration) -> NDArray[np.bool_]:
         if self.session.mode == "uniform":
@@ -252,15 +269,14 @@ class Plan:
                 mine = [any(self._declaration(client) == declared for client in group) for group in self.groups]
                 return np.concatenate([held, np.array(mine)])
 
-    def _coverage(self) -> NDArray[np.int32]:
-        """Counts of the declarations; in uniform mode, the counted lower bound less everybody who is missing."""
-        counted = self.session.counted
-        if counted is None:
-            declared = map(self._declaration, self.clients)
-            return declaration.coverage(self.session.layout, declared)
-        missing = len(counted.clients.difference(self.clients))
-        least: NDArray[np.int32] = np.maximum(counted.least - np.int32(missing), 0)
-        return least
+    def _hold_everything(self, clients: Iterable[int]) -> int:
+        """How many of the clients declared that they do; where it is enough, nobody has to look at coordinates.
+
+        None where a uniform session of pruned updates has counted, as everybody declares the same there.
+        """
+        if self.session.counted is not None:
+            return 0
+        return sum(self._declaration(client) == declaration.FULL for client in clients)
 
     def _noise_shares(self) -> Shares | None:
         """Noise for differential privacy; in a uniform session everybody sends every released coordinate."""

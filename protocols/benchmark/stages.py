@@ -13,7 +13,7 @@ import secagg
 from protocols.benchmark.timing import alternating
 from secagg import encoding, masking, messages, release, shamir
 from secagg.keys import KeyPair
-from secagg.prg import KEY_BYTES
+from secagg.prg import KEY_BYTES, PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,13 +126,15 @@ def _parts(
         raise TypeError(type(message).__name__)
     plan = release.Plan(session, 2, message.participants)
     own, h2 = np.ones(session.layout.size, bool), bytes(32)
-    integers, _ = encoding.encode_update(plan, 0, update, own, None)
+    integers = encoding.encode_update(plan, 0, update, own, None).take(plan.length)
     words = plan.ring.wrap(integers)
     hidden = masking.Accumulator(plan.ring, words.copy())
 
     def encode() -> None:
         encoding.check_update(session.layout, session.params, update, own)
-        plan.ring.wrap(encoding.encode_update(plan, 0, update, own, None)[0])
+        encoded = encoding.encode_update(plan, 0, update, own, None)
+        for start in range(0, plan.length, PIECE):
+            plan.ring.wrap(encoded.take(min(PIECE, plan.length - start)))
 
     works: tuple[Callable[[], object], ...] = (
         encode,

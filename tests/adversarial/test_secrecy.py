@@ -513,17 +513,24 @@ def test_the_state_machines_apply_and_reveal_exactly_the_streams_of_the_model(
     dropped: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[masking.MaskKey] = []
-    genuine = masking.Accumulator.apply_to_vector
+    genuine_hide, genuine_apply = masking.hide, masking.Accumulator.apply_to_vector
 
-    def recorded(accumulator: masking.Accumulator, masks: list[masking.MaskKey]) -> None:
+    def recorded_hide(
+        integers: masking.Integers, length: int, ring: Ring, masks: list[masking.MaskKey], checks: masking.Checksums
+    ) -> tuple[bytes, bytes]:
         applied.extend(masks)
-        genuine(accumulator, masks)
+        return genuine_hide(integers, length, ring, masks, checks)
+
+    def recorded_apply(accumulator: masking.Accumulator, masks: list[masking.MaskKey]) -> None:
+        applied.extend(masks)
+        genuine_apply(accumulator, masks)
 
     def taken() -> list[masking.MaskKey]:
         taken, applied[:] = list(applied), []
         return taken
 
-    monkeypatch.setattr(masking.Accumulator, "apply_to_vector", recorded)
+    monkeypatch.setattr(masking, "hide", recorded_hide)
+    monkeypatch.setattr(masking.Accumulator, "apply_to_vector", recorded_apply)
     params = Params(min_cohort=2, max_dropouts=int(dropped is not None), levels=4)
     sessions = 0
     for held in itertools.product(itertools.product((False, True), repeat=2), repeat=3):

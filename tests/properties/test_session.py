@@ -116,9 +116,11 @@ def test_every_ring_width_carries_the_largest_sum(width: int, levels: int, end: 
 # Misaligned masks: one client, or the server, runs a broken build.
 
 
-def one_element_late(accumulator: masking.Accumulator, masks: Iterable[masking.MaskKey]) -> None:
-    """``Accumulator.apply`` with every stream read from its second element on."""
-    genuine_apply(accumulator, (dataclasses.replace(mask, start=1) for mask in masks))
+def one_element_late(
+    integers: masking.Integers, length: int, ring: Ring, masks: Iterable[masking.MaskKey], checks: masking.Checksums
+) -> tuple[bytes, bytes]:
+    """``masking.hide`` with every stream read from its second element on."""
+    return genuine_hide(integers, length, ring, [dataclasses.replace(mask, start=1) for mask in masks], checks)
 
 
 def flipped_signs(client: int, neighbours: Collection[int]) -> Iterator[masking.Term]:
@@ -150,12 +152,12 @@ def one_element_off(ring: Ring, integers: NDArray[np.int64]) -> NDArray[np.unsig
     return genuine_wrap(ring, wrong)
 
 
-genuine_apply = masking.Accumulator.apply
+genuine_hide = masking.hide
 genuine_terms, genuine_pairwise_key = masking.terms, masking.pairwise_key
 genuine_overlap, genuine_wrap = Plan.overlap, Ring.wrap
 
 BROKEN_CLIENTS: dict[str, tuple[object, str, Callable[..., object]]] = {
-    "reads its streams one element late": (masking.Accumulator, "apply", one_element_late),
+    "reads its streams one element late": (masking, "hide", one_element_late),
     "has the signs the wrong way round": (masking, "terms", flipped_signs),
     "forgets a neighbour": (masking, "terms", one_neighbour_short),
     "derives other keys": (masking, "pairwise_key", another_key),

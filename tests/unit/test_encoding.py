@@ -22,7 +22,9 @@ from secagg.release import Plan
 from secagg.session import CountedCoverage, Session
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
 
 LAYOUT = Layout((Tensor("a", (2, 2)), Tensor("b", (3,))))
 ALL = np.ones(7, bool)
@@ -39,9 +41,17 @@ def update_of(*values: float) -> dict[str, NDArray[np.float64]]:
     return {"a": np.array(values[:4]).reshape(2, 2), "b": np.array(values[4:])}
 
 
+def whole(
+    plan: Plan, client: int, update: Mapping[str, ArrayLike], own: NDArray[np.bool_], weight: int | None
+) -> tuple[NDArray[np.int64], float]:
+    """All integers of a client, and the share of its values that was clipped."""
+    read = encode_update(plan, client, update, own, weight)
+    return read.take(int(plan.places(client).sum())), read.clipped_share
+
+
 def encoded(params: Params, *values: float, own: NDArray[np.bool_] = ALL, weight: int | None = None) -> list[int]:
     plan = plan_of(params, weighted=weight is not None)
-    integers, _ = encode_update(plan, 0, update_of(*values), own, weight)
+    integers, _ = whole(plan, 0, update_of(*values), own, weight)
     assert integers.dtype == np.int64
     return list(map(int, integers))
 
@@ -87,7 +97,7 @@ def test_a_decoded_mean_is_within_its_stated_distance_of_the_true_one(
     sums = np.zeros(plan.length, np.int64)
     for client, row in enumerate(rows):
         weight = shares[client] if weighted else None
-        sums += encode_update(plan, client, update_of(*row), ALL, weight)[0]
+        sums += whole(plan, client, update_of(*row), ALL, weight)[0]
     weights = np.array(shares) / params.magnitude if weighted else np.ones(len(rows))
     expected = np.average(np.array(rows), axis=0, weights=weights)
     bound = len(rows) * (4 / params.magnitude) / (2 * weights.sum())
@@ -102,7 +112,7 @@ def test_a_client_sends_zero_where_it_holds_nothing_even_if_its_values_are_not_f
     own = np.array([True, False, True, False, True, True, False])
     update = update_of(0.1, math.nan, 0.2, math.inf, 0.3, 0.4, 99.0)
     check_update(LAYOUT, TENTHS, update, own)  # does not refuse
-    integers, _ = encode_update(plan, 0, update, own, None)
+    integers, _ = whole(plan, 0, update, own, None)
     assert integers.tolist() == [1, 0, 2, 0, 3, 4, 0]
 
 
@@ -115,7 +125,7 @@ def test_only_released_coordinates_that_the_client_holds_are_sent() -> None:
     ]
     plan = Plan(session, 2, [Participant(client, one, None) for client, one in enumerate(declared)])
     update = update_of(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    sent = [encode_update(plan, k, update, declaration.expand(LAYOUT, declared[k]), None)[0].tolist() for k in range(4)]
+    sent = [whole(plan, k, update, declaration.expand(LAYOUT, declared[k]), None)[0].tolist() for k in range(4)]
     assert sent == [[1, 3, 5, 7], [1, 3, 5, 7], [1, 3, 5, 7], [1]]
 
 
@@ -125,11 +135,11 @@ def test_exact_denominators_carry_the_weight_of_every_held_coordinate_and_the_to
     session = Session(id=bytes(16), params=params, layout=LAYOUT, mode="uniform", counted=counted, weighted=True)
     plan = Plan(session, 2, [Participant(client, FULL, None) for client in range(3)])
     own = np.array([True, True, False, True, True, False, True])
-    integers, _ = encode_update(plan, 0, update_of(*[1.0] * 7), own, 6)
+    integers, _ = whole(plan, 0, update_of(*[1.0] * 7), own, 6)
     assert integers.tolist() == [6, 6, 0, 6, 6, 0, 6, 6, 0, 6, 6, 0, 6]
     unweighted = Session(id=bytes(16), params=params, layout=LAYOUT, mode="uniform", counted=counted)
     plan = Plan(unweighted, 2, [Participant(client, FULL, None) for client in range(3)])
-    integers, _ = encode_update(plan, 0, update_of(*[1.0] * 7), own, None)
+    integers, _ = whole(plan, 0, update_of(*[1.0] * 7), own, None)
     assert integers.tolist() == [10, 10, 0, 10, 10, 0, 1, 1, 0, 1, 1, 0, 1]
 
 
@@ -138,7 +148,7 @@ def test_saturation_clips_and_reports_the_share_of_own_values_that_it_clipped() 
     plan = plan_of(params)
     update = update_of(1.0, 1.5, -2.0, 0.5, 0.0, 1e300, -1.0)
     check_update(LAYOUT, params, update, ALL)  # does not refuse
-    integers, share = encode_update(plan, 0, update, ALL, None)
+    integers, share = whole(plan, 0, update, ALL, None)
     assert integers.tolist() == [10, 10, -10, 5, 0, 10, -10]
     assert share == 3 / 7
 
@@ -156,7 +166,7 @@ def test_what_a_client_does_not_hold_is_not_counted_as_clipped() -> None:
     session = Session(id=bytes(16), params=params, layout=LAYOUT, mode="uniform", counted=counted)
     plan = Plan(session, 2, [Participant(client, FULL, None) for client in range(3)])
     own = np.arange(7) < 4
-    _, share = encode_update(plan, 0, update_of(5.0, 0, 0, 0, 5.0, 5.0, math.nan), own, None)
+    _, share = whole(plan, 0, update_of(5.0, 0, 0, 0, 5.0, 5.0, math.nan), own, None)
     assert share == 1 / 4
 
 
@@ -166,19 +176,19 @@ def test_saturation_never_passes_the_magnitude_whatever_the_type(dtype: type[np.
     """The nearest narrow float to a limit may lie beyond it, and a limit may lie beyond all narrow floats."""
     params = Params(value_range=limit, levels=2**48, max_dropouts=0, out_of_range="saturate")
     above = np.nextafter(np.full(3, min(limit, 60_000), dtype), dtype(np.inf))
-    integers, _ = encode_update(plan_of(params), 0, {"a": np.zeros((2, 2), dtype), "b": above}, ALL, None)
+    integers, _ = whole(plan_of(params), 0, {"a": np.zeros((2, 2), dtype), "b": above}, ALL, None)
     assert integers.max() <= params.magnitude
 
 
 def test_a_value_at_the_limit_is_not_clipped() -> None:
     for limit in (0.1, 0.3, 1 / 3, 0.7, 4.9, math.pi):
         params = Params(value_range=limit, max_dropouts=0, out_of_range="saturate")
-        _, share = encode_update(plan_of(params), 0, update_of(*[limit] * 7), ALL, None)
+        _, share = whole(plan_of(params), 0, update_of(*[limit] * 7), ALL, None)
         assert share == 0.0
 
 
 def test_without_saturation_nothing_is_clipped() -> None:
-    assert encode_update(plan_of(TENTHS), 0, update_of(*[1.0] * 7), ALL, None)[1] == 0.0
+    assert whole(plan_of(TENTHS), 0, update_of(*[1.0] * 7), ALL, None)[1] == 0.0
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -187,7 +197,7 @@ def test_narrow_floats_are_scaled_in_double_precision(dtype: type[np.floating[An
     params = Params(levels=2**24, value_range=1.0, max_dropouts=0)
     third = dtype(1 / 3)
     update = {"a": np.full((2, 2), third, dtype), "b": np.zeros(3, dtype)}
-    integers, _ = encode_update(plan_of(params), 0, update, ALL, None)
+    integers, _ = whole(plan_of(params), 0, update, ALL, None)
     assert integers[:4].tolist() == [round(float(third) * params.magnitude)] * 4
 
 

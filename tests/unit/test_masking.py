@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.masking import CHECKS, Accumulator, MaskKey, Term, checksums, packed, pairwise_key, self_key, terms
+from secagg.masking import (
+    CHECKS,
+    Accumulator,
+    Checksums,
+    MaskKey,
+    Term,
+    checksums,
+    hide,
+    packed,
+    pairwise_key,
+    self_key,
+    terms,
+)
 from secagg.prg import PIECE, Stream, check_masks, derive
 from secagg.ring import Ring
 from secagg.transcript import id_bytes
@@ -185,3 +197,43 @@ def test_a_value_in_the_wrong_place_changes_both_checksums() -> None:
 
 def test_a_mask_key_prints_neither_key_nor_places() -> None:
     assert repr(MaskKey(1, KEY, packed(np.ones(3, bool)))) == "MaskKey(sign=1, start=0)"
+
+
+class Read:
+    """Integers that are read in order."""
+
+    def __init__(self, integers: NDArray[np.int64]) -> None:
+        self.integers, self.read = integers, 0
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        self.read += count
+        return self.integers[self.read - count : self.read]
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("length", [0, 1, PIECE, 2 * PIECE + 5])
+def test_a_vector_that_is_hidden_piece_by_piece_is_the_one_that_is_hidden_whole(bits: int, length: int) -> None:
+    """The client fills ``length`` places of a longer vector, so that pieces of the two do not coincide."""
+    rng, ring = np.random.default_rng(bits + length), Ring(bits)
+    integers = rng.integers(-(2**40), 2**40, length)
+    filled = rng.permutation(np.arange(length + 1000) < length)
+    masks = [MaskKey(1, KEY), MaskKey(-1, KEY[::-1], packed(rng.random(length) < 0.6))]
+    expected = Accumulator(ring, ring.wrap(integers), checksums(integers, H2, filled))
+    expected.apply(masks)
+    vector, check = hide(Read(integers), length, ring, masks, Checksums(H2, len(filled), filled))
+    assert vector == ring.pack(expected.vector)
+    assert check == b"".join(number.to_bytes(8, "little") for number in expected.checks)
+
+
+@given(st.lists(st.tuples(int64s, st.booleans()), max_size=40), st.data())
+def test_checksums_are_the_same_in_whatever_pieces_the_integers_come(
+    cells: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    places = np.array([here for _, here in cells], bool)
+    integers = np.array([value for value, here in cells if here], np.int64)
+    both, read = Checksums(H2, len(places), places), 0
+    while read < len(integers):
+        count = data.draw(st.integers(1, len(integers) - read))
+        both.add(integers[read : read + count])
+        read += count
+    assert both.sums == checksums(integers, H2, places)

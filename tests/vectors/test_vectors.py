@@ -246,7 +246,7 @@ def encode(case: Json, weight: float | None = None, **settings: Any) -> list[int
     plan = Plan(session, 2, [Participant(client, FULL, None) for client in range(3)])
     own, encoded = np.ones(len(values), bool), None if weight is None else encoding.encode_weight(params, weight)
     encoding.check_update(layout, params, {"w": values}, own)
-    integers, _ = encoding.encode_update(plan, 0, {"w": values}, own, encoded)
+    integers = encoding.encode_update(plan, 0, {"w": values}, own, encoded).take(int(plan.places(0).sum()))
     assert integers[len(values) :].tolist() == ([] if encoded is None else [encoded])
     return integers[: len(values)].tolist()
 
