@@ -8,6 +8,7 @@ interpreter to itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: TC003 - the annotation of a field
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +20,7 @@ from secagg.masking import Accumulator, MaskKey
 from secagg.ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Executor
 
     from numpy.typing import NDArray
@@ -41,12 +42,12 @@ class MaskLeft:
 
     Args:
         sign: +1 to add the stream, -1 to take it off.
-        key: 16 bytes.
+        key: Derives its key, 16 bytes; asked once, while other cores are at work.
         holders: It covers the places that all of these clients fill; without clients, all places.
     """
 
     sign: int
-    key: bytes = field(repr=False)
+    key: Callable[[], bytes] = field(repr=False)
     holders: tuple[int, ...] = ()
 
 
@@ -70,12 +71,9 @@ def lift(
     left = list(masks)
     ranges = range(0, len(total.vector), RANGE)
     of = len(ranges) * -(-len(left) // STREAMS)
-    tasks = _tasks(left, ranges, len(total.vector), places_of)
-    for done, (start, words) in enumerate(_summed(total.ring, tasks, executor), start=1):
+    for done, (start, words) in enumerate(_summed(total.ring, _tasks(left, ranges, total, places_of), executor), 1):
         total.vector[start : start + len(words)] += words
         progress(done, of)
-    for mask in left:
-        total.apply_to_checks(mask.sign, mask.key)
 
 
 def summed(bits: int, length: int, masks: Sequence[MaskKey]) -> Words:
@@ -92,19 +90,22 @@ def summed(bits: int, length: int, masks: Sequence[MaskKey]) -> Words:
     return partial.vector
 
 
-def _tasks(masks: Sequence[MaskLeft], ranges: range, length: int, places_of: Places) -> Iterator[Task]:
-    """Start and length of a range, and streams placed within it."""
+def _tasks(masks: Sequence[MaskLeft], ranges: range, total: Accumulator, places_of: Places) -> Iterator[Task]:
+    """Start and length of a range, and streams placed within it; what streams have for the checksums is added here."""
     left = iter(masks)
     while some := list(islice(left, STREAMS)):
+        secrets = [mask.key() for mask in some]
+        for mask, key in zip(some, secrets, strict=True):
+            total.apply_to_checks(mask.sign, key)
         places = {client: places_of(client) for mask in some for client in mask.holders}
         read = [0] * len(some)
         for start in ranges:
-            count = min(RANGE, length - start)
+            count = min(RANGE, len(total.vector) - start)
             # Clients with equal masks share one array, so that it travels once.
             parts = {id(one): one[start // 8 : (start + RANGE) // 8] for one in places.values()}
             keys = [
-                MaskKey(mask.sign, mask.key, tuple(parts[id(places[client])] for client in mask.holders), before)
-                for mask, before in zip(some, read, strict=True)
+                MaskKey(mask.sign, key, tuple(parts[id(places[client])] for client in mask.holders), before)
+                for mask, key, before in zip(some, secrets, read, strict=True)
             ]
             yield start, count, keys
             read = [before + _covered(key.places, count) for before, key in zip(read, keys, strict=True)]

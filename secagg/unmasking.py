@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from bisect import bisect_left
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -166,13 +167,17 @@ def masks_left(
     """
     alive = frozenset(survivors)
     dropouts = {client: KeyPair(seed) for client, seed in seeds.items() if client not in alive}
+
+    def between(client: int, dropout: int) -> bytes:
+        return masking.pairwise_key(dropouts[dropout].agree(keys[client]), h2, client, dropout)
+
     alike = plan.session.mode == "uniform"
     for client in survivors:
         neighbours = graph.neighbours(client).intersection(plan.clients)
         for term in masking.terms(client, neighbours):
             if term.peer is None:
-                yield MaskLeft(-term.sign, masking.self_key(seeds[client], h2), () if alike else (client,))
+                key = partial(masking.self_key, seeds[client], h2)
+                yield MaskLeft(-term.sign, key, () if alike else (client,))
             elif term.peer not in alive:
-                agreed = dropouts[term.peer].agree(keys[client])
-                key = masking.pairwise_key(agreed, h2, client, term.peer)
+                key = partial(between, client, term.peer)
                 yield MaskLeft(-term.sign, key, () if alike else (client, term.peer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ class Counting(Executor):
 def masks_left(draw: st.DrawFn) -> list[MaskLeft]:
     holders = st.lists(st.integers(0, CLIENTS - 1), max_size=2, unique=True).map(tuple)
     drawn = draw(st.lists(st.tuples(st.sampled_from([1, -1]), holders), max_size=9))
-    return [MaskLeft(sign, key(number), whose) for number, (sign, whose) in enumerate(drawn)]
+    return [MaskLeft(sign, partial(key, number), whose) for number, (sign, whose) in enumerate(drawn)]
 
 
 def one_by_one(ring: Ring, masks: list[MaskLeft], places: NDArray[np.bool_]) -> Accumulator:
@@ -58,7 +59,7 @@ def one_by_one(ring: Ring, masks: list[MaskLeft], places: NDArray[np.bool_]) -> 
     total = Accumulator(ring, ring.zeros(places.shape[1]))
     for mask in masks:
         covers = packed(np.logical_and.reduce([places[client] for client in mask.holders])) if mask.holders else ()
-        total.apply([MaskKey(mask.sign, mask.key, covers)])
+        total.apply([MaskKey(mask.sign, mask.key(), covers)])
     return total
 
 
@@ -84,7 +85,7 @@ def test_a_sum_is_the_same_however_the_work_is_cut(bits: int, masks: list[MaskLe
 def test_threads_give_the_same_sum_in_whatever_order_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifting, "RANGE", 8)
     monkeypatch.setattr(lifting, "STREAMS", 2)
-    masks, places = [MaskLeft(1, key(number)) for number in range(7)], np.ones((1, LENGTH), bool)
+    masks, places = [MaskLeft(1, partial(key, number)) for number in range(7)], np.ones((1, LENGTH), bool)
     total = Accumulator(Ring(32), Ring(32).zeros(LENGTH))
     with ThreadPoolExecutor(3) as pool:
         lift(total, masks, lambda _: np.packbits(places[0]), executor=pool)
@@ -96,7 +97,7 @@ def test_a_task_is_given_the_part_of_a_mask_that_lies_in_its_range_once_for_equa
 ) -> None:
     monkeypatch.setattr(lifting, "RANGE", 16)
     everywhere, executor = np.packbits(np.arange(LENGTH) % 3 > 0), Counting()
-    masks = [MaskLeft(1, key(0), (0,)), MaskLeft(-1, key(1), (0, 1))]
+    masks = [MaskLeft(1, partial(key, 0), (0,)), MaskLeft(-1, partial(key, 1), (0, 1))]
     lift(Accumulator(Ring(32), Ring(32).zeros(LENGTH)), masks, lambda _: everywhere, executor=executor)
     assert [length for _, length, _ in executor.asked] == [16, 16, 16, 11]
     before = 0
@@ -113,7 +114,7 @@ def test_progress_counts_up_to_all_tasks(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(lifting, "RANGE", 32)
     monkeypatch.setattr(lifting, "STREAMS", 2)
     seen: list[tuple[int, int]] = []
-    masks = [MaskLeft(1, key(number)) for number in range(5)]
+    masks = [MaskLeft(1, partial(key, number)) for number in range(5)]
     lift(
         Accumulator(Ring(32), Ring(32).zeros(LENGTH)),
         masks,
@@ -146,7 +147,7 @@ def test_work_that_is_stopped_leaves_no_task_waiting(monkeypatch: pytest.MonkeyP
     with pytest.raises(_StoppedError):
         lift(
             Accumulator(Ring(32), Ring(32).zeros(LENGTH)),
-            [MaskLeft(1, key(0))],
+            [MaskLeft(1, partial(key, 0))],
             lambda _: np.zeros(8, np.uint8),
             executor=Idle(),
             progress=stop,
@@ -156,7 +157,7 @@ def test_work_that_is_stopped_leaves_no_task_waiting(monkeypatch: pytest.MonkeyP
 
 
 def test_a_mask_left_prints_no_key() -> None:
-    assert repr(MaskLeft(1, key(9), (3,))) == "MaskLeft(sign=1, holders=(3,))"
+    assert repr(MaskLeft(1, partial(key, 9), (3,))) == "MaskLeft(sign=1, holders=(3,))"
 
 
 def test_a_task_by_itself_is_a_plain_sum() -> None:
