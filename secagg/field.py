@@ -6,12 +6,13 @@ to somebody who can measure the client's own machine (SECURITY: side channels of
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from secagg.errors import DecodingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 PRIME = 2**256 + 297
 ELEMENT_BYTES = 33
@@ -33,6 +34,16 @@ def decode(data: bytes) -> int:
     if len(data) != ELEMENT_BYTES or element >= PRIME:
         raise DecodingError("not a field element")
     return element
+
+
+def inverses(elements: Sequence[int]) -> list[int]:
+    """The inverse of each element, none of them zero, for the price of one (P. L. Montgomery, 1987, section 10.3.1)."""
+    products = list(accumulate(elements, lambda product, element: product * element % PRIME, initial=1))
+    rest, found = pow(products[-1], -1, PRIME), []
+    for element, before in zip(reversed(elements), reversed(products[:-1]), strict=True):
+        found.append(rest * before % PRIME)
+        rest = rest * element % PRIME
+    return found[::-1]
 
 
 def random(entropy: Callable[[int], bytes]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -68,15 +69,11 @@ def lagrange_at_zero(points: Sequence[int], spare: int | None = None) -> list[in
 @lru_cache(maxsize=4)
 def _barycentric(points: tuple[int, ...]) -> tuple[int, dict[int, int]]:
     """The node polynomial at 0, and of each point x its barycentric weight over 0 - x."""
-    product, weights = 1, {}
-    for point in points:
-        product = product * -point % field.PRIME
-        denominator = -point
-        for other in points:
-            if other != point:
-                denominator = denominator * (point - other) % field.PRIME
-        weights[point] = pow(denominator, -1, field.PRIME)
-    return product, weights
+    denominators = [
+        -point * math.prod(point - other for other in points if other != point) % field.PRIME for point in points
+    ]
+    weights = dict(zip(points, field.inverses(denominators), strict=True))
+    return math.prod(-point for point in points) % field.PRIME, weights
 
 
 def rebuild(shares: Mapping[int, int], spare: int | None = None) -> bytes:

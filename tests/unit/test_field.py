@@ -66,3 +66,8 @@ def test_a_random_element_is_48_bytes_of_entropy_reduced(data: bytes) -> None:
 
     assert field.random(entropy) == int.from_bytes(data, "big") % field.PRIME
     assert asked == [48]
+
+
+@given(st.lists(st.integers(1, field.PRIME - 1), max_size=9))
+def test_inverses_are_taken_together(elements: list[int]) -> None:
+    assert field.inverses(elements) == [pow(element, -1, field.PRIME) for element in elements]
