@@ -14,7 +14,7 @@ help:
 	@echo "make test    lint, types and all tests (make lint, make types, make unit, make long: each by itself)"
 	@echo "make bench   speed of submodels, and of the protocol beside Flower's SecAgg+ (installs Flower)"
 	@echo "make fuzz    every decoder under coverage-guided fuzzing, SECONDS=60 in all or INPUTS=1000000 (installs Atheris)"
-	@echo "make test-engines   secure aggregation on Flower: local, simulated and deployed, 15 minutes (installs Flower and Ray)"
+	@echo "make test-engines   secure aggregation on Flower and NVFlare, simulated and deployed, 16 minutes (installs both, and Ray)"
 	@echo "make clean   remove what the above made"
 
 setup: $(VENV)/.installed
@@ -65,7 +65,7 @@ fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(SECONDS))
 
 $(VENV)/.installed-engines: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[flower,flower-simulation]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[flower,flower-simulation,nvflare]'
 	touch $@
 
 setup-engines: $(VENV)/.installed-engines
@@ -73,7 +73,7 @@ setup-engines: $(VENV)/.installed-engines
 # One deployment after the other: each alone keeps two cores busy.
 test-engines: setup-engines
 	$(PYTEST) tests/engines
-	SECAGG_ENGINES=1 $(BIN)/python -m pytest tests/engines/real/test_deployed.py
+	SECAGG_ENGINES=1 $(BIN)/python -m pytest tests/engines/real/test_deployed.py tests/engines/test_nvflare_simulated.py
 
 clean:
 	rm -rf $(VENV) build dist demo-out bench-out .mypy_cache .ruff_cache .coverage *.egg-info

@@ -106,7 +106,8 @@ def _exact(rows: list[Mapping[str, Any]]) -> Asked:
 def _straggler(row: Mapping[str, Any]) -> Iterator[Asked]:
     size = f"density {row['density']:.2f}, d={row['coordinates']:,} k={row['neighbours']}"
     shares, enough = row["of whole"]["session"], row["coordinates"] >= 0.99 * ENOUGH
-    said = f"{shares['median']:.0%}, fastest {shares['fastest']:.0%}"
+    vector = row["of whole"]["vector"]
+    said = f"{shares['median']:.0%}, fastest {shares['fastest']:.0%}; without sharing keys {vector['median']:.0%}"
     met = _judged(shares["median"] <= 0.3, enough)
     yield Asked(f"straggler's work, of a whole client's, {size}", "at most 30%", said, met)
     yield Asked("its bytes", "at most 30%", f"{shares['bytes']:.1%}", _judged(shares["bytes"] <= 0.3, enough))

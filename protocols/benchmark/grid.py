@@ -56,7 +56,7 @@ FULL = Grid(
         Size(1000, 100_000),
         Size(1000, 1_000_000, 80),
     ),
-    density=(1_000_000, 50),
+    density=(1_000_000, 80),
     coverage=(1_000_000, 1000),
     repeats=7,
     openssl_seconds=2,
