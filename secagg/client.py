@@ -242,7 +242,8 @@ class Client:
         neighbours = sorted(state.graph.neighbours(self.id).intersection(participants))
         held = open_relayed(state, message, self.id, neighbours, self._directory)
         plan = Plan(self.session, state.topology.needed, message.participants)
-        encoding.check_update(self.session.layout, self.session.params, update, state.own)
+        arrays = {name: np.asarray(value) for name, value in update.items()}  # read once: checked is what is sent
+        encoding.check_update(self.session.layout, self.session.params, arrays, state.own)
         h2 = transcript.h2(state.h1, message.participants)
         # Not drawn now: who masks one update twice, having been restored twice, must send the same bytes. A try that
         # failed here is followed by other noise.
@@ -250,7 +251,7 @@ class Client:
         entropy = SeededEntropy(derive(state.noise_seed, "noise seed", h2, tries, length=SEED_BYTES))
         self._tries += 1
         seeds = () if plan.shares is None else plan.shares.seeds(entropy)
-        encoded = encoding.encode_update(plan, self.id, update, state.own, state.weight, entropy=entropy, seeds=seeds)
+        encoded = encoding.encode_update(plan, self.id, arrays, state.own, state.weight, entropy=entropy, seeds=seeds)
         vector, check = self._hide(encoded, state, plan, h2, neighbours)
         signature = self._identity.sign(transcript.says_second(h2, self.id))
         answer = messages.MaskedInput(self.session.id, self.id, check, vector, signature)

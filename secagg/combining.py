@@ -54,12 +54,14 @@ class LostShard:
         number: Which one.
         clients: Who was in it: ids, or the names that a simulation was given.
         reason: Why, in the words of the error.
-        event: What it cost all the same (``Server.event``), if it broke off after its shares were asked for.
+        opened: Whether it had asked for shares, so that the server may have seen its sum.
+        event: What it cost in that case (``Server.event``); None without ``privacy``.
     """
 
     number: int
     clients: tuple[Any, ...]
     reason: str
+    opened: bool = False
     event: Event | None = None
 
 
@@ -123,9 +125,7 @@ class Combined:
     @property
     def event(self) -> Event | None:
         """What the round cost each client, to be recorded once (``PrivacyLedger.record``); see ``costliest``."""
-        events = [shard.event for shard in self.shards] + [shard.event for shard in self.lost]
-        known = [event for event in events if event is not None]
-        return costliest(known) if known else None
+        return _of_all([shard.event for shard in self.shards] + [shard.event for shard in self.lost])
 
 
 Outcome: TypeAlias = Aggregate | Combined
@@ -140,7 +140,7 @@ def combine(ends: Iterable[Aggregate | LostShard]) -> Combined:
 
     Raises:
         InputError: Sessions that do not belong together, or a client in two shards.
-        AbortError: No shard released anything.
+        AbortError: No shard released anything; ``opened`` and ``event`` say what it cost all the same.
     """
     total, lost, clients = None, list[LostShard](), set[int]()
     for end in ends:
@@ -155,7 +155,10 @@ def combine(ends: Iterable[Aggregate | LostShard]) -> Combined:
         total.add(end)
     if total is None:
         reasons = "; ".join(f"shard {one.number}: {one.reason}" for one in lost)
-        raise AbortError(f"no shard released anything: {reasons or 'there is none'}")
+        error = AbortError(f"no shard released anything: {reasons or 'there is none'}")
+        error.opened = any(one.opened for one in lost)
+        error.event = _of_all(one.event for one in lost)
+        raise error
     return Combined(
         layout=total.session.layout,
         mode=total.session.mode,
@@ -218,6 +221,11 @@ def costliest(events: Sequence[Event]) -> Event:
             sampler_error=max(one.sampler_error for one in gaussian),
         )
     raise InputError("shards with noise of different mechanisms are no round")
+
+
+def _of_all(events: Iterable[Event | None]) -> Event | None:
+    known = [event for event in events if event is not None]
+    return costliest(known) if known else None
 
 
 def _worst_norms(events: Sequence[SkellamSum] | Sequence[DiscreteGaussianSum]) -> tuple[float, float, float]:

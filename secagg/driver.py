@@ -119,7 +119,8 @@ def run(
         observe: Called with every message on the wire, in order.
 
     Raises:
-        SecAggError: As ``Client`` and ``Server``; nothing is released then.
+        SecAggError: As ``Client`` and ``Server``; nothing is released then, but ``opened`` says whether the server may
+            have seen the sum.
     """
     traffic = Traffic()
     entropy = {id_: entropy_of(id_) for id_ in sorted(contributions)}
@@ -163,7 +164,11 @@ def run(
             requests = play(
                 Stage.CONSISTENCY_CHECK, lambda id_, request: clients[id_].check_consistency(request), requests
             )
-        play(Stage.UNMASK, lambda id_, request: clients[id_].unmask(request), requests)
+        try:
+            play(Stage.UNMASK, lambda id_, request: clients[id_].unmask(request), requests)
+        except SecAggError as error:
+            error.opened, error.event = True, server.event
+            raise
     return Played(server.outcome, traffic, {id_: client.clipped_share for id_, client in clients.items()})
 
 

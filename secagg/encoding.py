@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +82,8 @@ def check_update(layout: Layout, params: Params, update: Mapping[str, ArrayLike]
         values = np.asarray(update[tensor.name])
         if values.shape != tensor.shape:
             raise LayoutMismatchError(f"{tensor.name} has shape {values.shape}, the layout says {tensor.shape}")
+        if values.dtype.kind not in "fiub":
+            raise LayoutMismatchError(f"{tensor.name} holds {values.dtype}, which are no real numbers")
         held = _select(values.reshape(-1), own[place])
         if not len(held):
             continue
@@ -159,14 +161,18 @@ class _Part:
         saturate: Whether values beyond it are clipped.
     """
 
-    values: NDArray[Any]
-    ours: NDArray[np.bool_] | None = None
+    values: NDArray[Any] = field(repr=False)
+    ours: NDArray[np.bool_] | None = field(default=None, repr=False)
     limit: float = 0.0
-    bound: int = 0
+    bound: int = field(default=0, repr=False)
     saturate: bool = False
 
     def encode(self, integers: NDArray[np.int64], start: int) -> int:
-        """Writes the integers from ``start`` on; returns how many values were clipped."""
+        """Writes the integers from ``start`` on; returns how many values were clipped.
+
+        Raises:
+            OutOfRangeError: Values that have changed since they were checked.
+        """
         place, clipped = slice(start, start + len(integers)), 0
         if not self.limit:
             integers[:] = self.values[place]
@@ -180,8 +186,19 @@ class _Part:
             np.clip(scaled, -self.limit, self.limit, out=scaled)
         scaled *= self.bound / self.limit
         np.rint(scaled, out=scaled)
+        check_encoded(scaled, self.bound)
         integers[:] = scaled
         return clipped
+
+
+def check_encoded(scaled: NDArray[np.float64], bound: int) -> None:
+    """Refuses what ``check_update`` has let pass, and what has changed since.
+
+    Raises:
+        OutOfRangeError: A number beyond ``bound``, or none.
+    """
+    if not (scaled.min() >= -bound and scaled.max() <= bound):
+        raise OutOfRangeError("an update was changed while it was encoded")
 
 
 class Encoded:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from secagg.privacy.events import Event
+
 SERVER = "server"
 """The culprit when the server broke the protocol: what arrived could not have come from an honest one."""
 
@@ -23,7 +25,15 @@ class SecAggError(Exception):
     Args:
         message: What is wrong and which setting changes it.
         culprits: Ids of the clients that caused it, or ``SERVER``, where that is known.
+
+    Attributes:
+        opened: Whether the session that it ended had asked for shares, so that the server may have seen the sum; set by
+            ``simulate`` and by ``combine``, which see the whole of it.
+        event: What that costs privacy all the same (``PrivacyLedger.record``); None without ``privacy``.
     """
+
+    opened: bool = False
+    event: Event | None = None
 
     def __init__(self, message: str, *, culprits: Iterable[object] = ()) -> None:
         super().__init__(message)

@@ -213,4 +213,6 @@ def log2_tails(others: int, marked: int, drawn: int) -> NDArray[np.float64]:
     hits = np.arange(max(0, drawn - (others - marked)), min(marked, drawn) + 1)
     likely = np.full(drawn + 2, -np.inf)
     likely[hits] = choices(marked, hits) + choices(others - marked, drawn - hits) - choices(others, np.array(drawn))
-    return np.asarray(np.logaddexp2.accumulate(likely[::-1])[::-1])
+    tails = np.asarray(np.logaddexp2.accumulate(likely[::-1])[::-1])
+    tails.setflags(write=False)  # it is kept, and shared
+    return tails

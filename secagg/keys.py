@@ -63,6 +63,10 @@ class KeyPair:
         except ValueError:
             raise KeyAgreementError("a public key is malformed or of low order") from None
 
+    def __getstate__(self) -> dict[str, bytes]:
+        """The seed alone: what is read from it is not for copies."""
+        return {"seed": self.seed}
+
     @cached_property
     def _private(self) -> X25519PrivateKey:
         """Reading it costs as much as an agreement, so it is read once for all peers."""

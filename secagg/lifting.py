@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from secagg.errors import ChecksumError
 from secagg.masking import Accumulator, MaskKey
 from secagg.ring import Ring
 
@@ -67,12 +68,18 @@ def lift(
         places_of: Client to the places that it fills, packed to a bit a place.
         executor: Where the streams are expanded; None for here.
         progress: Called with the tasks done and all tasks; an exception that it raises ends the work.
+
+    Raises:
+        ChecksumError: The executor returned something else than was asked of it.
     """
     left = list(masks)
     ranges = range(0, len(total.vector), RANGE)
     of = len(ranges) * -(-len(left) // STREAMS)
     for done, (start, words) in enumerate(_summed(total.ring, _tasks(left, ranges, total, places_of), executor), 1):
-        total.vector[start : start + len(words)] += words
+        piece = total.vector[start : start + RANGE]
+        if not isinstance(words, np.ndarray) or words.dtype != piece.dtype or words.shape != piece.shape:
+            raise ChecksumError("the executor returned no sum of masks")
+        piece += words
         progress(done, of)
 
 

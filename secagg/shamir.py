@@ -57,7 +57,12 @@ def lagrange_at_zero(points: Sequence[int], spare: int | None = None) -> list[in
         points: Distinct, positive.
         spare: A point that is not among them. Sets that make up the same set with their spare point share the work
             that grows with the square of their size; what is left for each grows with the size.
+
+    Raises:
+        ParameterError: ``spare`` is among them.
     """
+    if spare in points:
+        raise ParameterError("the spare point is one of the points")
     everywhere = tuple(sorted(points if spare is None else (*points, spare)))
     product, weights = _barycentric(everywhere)
     if spare is None:

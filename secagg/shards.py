@@ -32,11 +32,12 @@ from secagg import graph
 from secagg.errors import InputError, ParameterError
 from secagg.prg import SeededEntropy
 from secagg.session import ID_BYTES
+from secagg.topology import topology
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from secagg.params import Params
+    from secagg.params import Mode, Params
     from secagg.session import Session
 
 SEED_BYTES = 32
@@ -76,6 +77,8 @@ def split(session: Session, clients: Collection[int], shards: int, seed: bytes) 
     if session.counted is not None:
         raise ParameterError("counts of a cohort say nothing about its shards: split first, and count in each shard")
     params = shard_params(session.params, len(clients), shards)
+    for size in {len(clients) // shards, -(-len(clients) // shards)}:
+        _check_wiring(params, session.mode, size)
     round_ = session.id + seed + shards.to_bytes(CLIENT_BYTES, "big") + _listed(sorted(clients))
 
     def id_of(number: int) -> bytes:
@@ -106,6 +109,8 @@ def assign(clients: Collection[int], shards: int, seed: bytes) -> tuple[tuple[in
     _check_number(len(clients), shards)
     if len(seed) != SEED_BYTES:
         raise ParameterError(f"the seed of a division has {SEED_BYTES} bytes")
+    if not all(isinstance(client, int) and 0 <= client < 2 ** (8 * CLIENT_BYTES) for client in clients):
+        raise InputError("client ids are integers from 0, of 8 bytes")
     cohort = sorted(clients)
     if len(set(cohort)) < len(cohort):
         raise InputError("a client is listed twice")
@@ -156,6 +161,19 @@ def _check_number(clients: int, shards: int) -> None:
         raise ParameterError(f"shards must be from 1 to the {clients} clients, not {shards}")
 
 
+def _check_wiring(params: Params, mode: Mode, size: int) -> None:
+    """Refuses settings with which a shard of this size would bear less than it has to."""
+    try:
+        borne = params.dropouts_tolerated(size, topology(params, mode, size).needed)
+    except ParameterError as error:
+        raise ParameterError(f"in a shard of {size} clients: {error}") from None
+    if borne < (params.max_dropouts or 0):
+        raise ParameterError(
+            f"share_threshold {params.share_threshold} lets {borne} of a shard's {size} clients drop out, and "
+            f"{params.max_dropouts} may: lower share_threshold, or leave it unset"
+        )
+
+
 def _listed(clients: Collection[int]) -> bytes:
     return b"".join(client.to_bytes(CLIENT_BYTES, "big") for client in clients)
 
@@ -176,6 +194,8 @@ def _falling_into_one(params: Params, clients: int, shards: int) -> Params:
     return replace(
         params,
         corrupt=most(demands.corrupt, demands.bits),
+        security_bits=params.security_bits
+        + math.ceil(math.log2(shards)),  # of each shard's sparse graph, if it has one
         max_dropouts=None if params.max_dropouts is None else most(demands.lost, graph.LIVENESS_BITS),
     )
 

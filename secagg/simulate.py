@@ -17,6 +17,7 @@ from secagg.declaration import Declaration, Provenance
 from secagg.driver import Contribution, Stage
 from secagg.errors import (
     AbortError,
+    ChecksumError,
     InputError,
     LayoutMismatchError,
     ParameterError,
@@ -339,8 +340,10 @@ class _Cast:
     def _end(self, shard: Shard) -> Aggregate | LostShard:
         try:
             return self.play(shard.session, shard.clients, f"shard {shard.number}: ")
+        except ChecksumError:
+            raise  # everybody computes rightly here
         except AbortError as error:
-            return LostShard(shard.number, shard.clients, str(error))
+            return LostShard(shard.number, shard.clients, str(error), error.opened, error.event)
 
     def _count(
         self, session: Session, contributions: Mapping[int, Contribution]

@@ -47,7 +47,9 @@ def _sum(aggregate: Aggregate) -> str:
 
 def _sums(combined: Combined) -> str:
     """All that follows is of each shard too."""
-    aborted = f" ({len(combined.lost)} more aborted)" if combined.lost else ""
+    opened = sum(one.opened for one in combined.lost)
+    late = f", {opened} of them when the server may have seen the sum" if opened else ""
+    aborted = f" ({len(combined.lost)} more aborted{late})" if combined.lost else ""
     return (
         f"of each of {len(combined.shards)} random shards{aborted} the {combined.mode} sum over its survivors, "
         f"{combined.smallest_shard} in the smallest shard and {len(combined.survivors)} in all, at every coordinate "

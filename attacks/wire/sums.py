@@ -230,7 +230,11 @@ RING_OVERFLOW = Attack(
     stopped_by="the client's own check of what it encodes; and the checksum, which is over integers",
     session=session(levels=LEVELS),
     play=_ring_overflow,
-    weakness=(Weakness(encoding, "check_update", nothing), NO_CHECKSUM),
+    weakness=(
+        Weakness(encoding, "check_update", nothing),
+        Weakness(encoding, "check_encoded", nothing),
+        NO_CHECKSUM,
+    ),
     goal=Goal.FALSIFY,
 )
 

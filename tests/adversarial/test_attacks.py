@@ -84,7 +84,7 @@ ALONE: dict[str, tuple[End, ...]] = {
     "corrupted shares of a dealer that drops out": ((ShareError, (4,)), (ChecksumError, ())),
     "a corrupted share of a holder": ((ShareError, (0,)), (ShareError, (3,)), (ChecksumError, ())),
     "low-order keys": ((KeyAgreementError, (SERVER,)), (KeyAgreementError, (SERVER,))),
-    "ring overflow": ((OutOfRangeError, ()), (ChecksumError, ())),
+    "ring overflow": ((OutOfRangeError, ()), (OutOfRangeError, ()), (ChecksumError, ())),
     "weight overflow": ((WeightError, ()), (ChecksumError, ())),
 }
 by_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)

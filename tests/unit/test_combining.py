@@ -257,8 +257,21 @@ def test_a_shard_that_broke_off_after_shares_were_out_costs_its_clients_all_the_
     session = replace(SESSION, params=Params(privacy=Privacy(clip=1, noise_multiplier=1), max_dropouts=1))
     whole = shard(0, ["111"] * 6, [0, 0, 0], session)
     assert combine([whole, LostShard(1, (7,), "too few")]).event == whole.event
-    lost = LostShard(1, (7,), "too few", NonPrivate(reason="unknown"))
-    assert combine([whole, lost]).event == lost.event
+    lost = LostShard(1, (7,), "too few", opened=True, event=NonPrivate(reason="unknown"))
+    combined = combine([whole, lost])
+    assert combined.event == lost.event
+    assert "(1 more aborted, 1 of them when the server may have seen the sum)" in verdict(combined)
+
+
+def test_a_round_of_which_nothing_is_left_still_says_what_it_cost() -> None:
+    bare = NonPrivate(reason="unknown")
+    lost = [LostShard(0, (6,), "too few"), LostShard(1, (7,), "too few", opened=True, event=bare)]
+    with pytest.raises(AbortError) as raised:
+        combine(lost)
+    assert (raised.value.opened, raised.value.event) == (True, bare)
+    with pytest.raises(AbortError) as raised:
+        combine(lost[:1])
+    assert (raised.value.opened, raised.value.event) == (False, None)
 
 
 def test_events_of_different_mechanisms_are_no_round() -> None:

@@ -291,3 +291,28 @@ def test_selecting_everything_copies_nothing() -> None:
     values = np.arange(3)
     assert encoding._select(values, np.ones(3, bool)) is values
     assert encoding._select(values, np.array([True, False, True])).tolist() == [0, 2]
+
+
+def test_numbers_that_are_not_real_are_refused() -> None:
+    update = {"a": np.zeros((2, 2)), "b": np.zeros(3, complex)}
+    with pytest.raises(LayoutMismatchError, match="b holds complex128"):
+        check_update(LAYOUT, TENTHS, update, ALL)
+
+
+@pytest.mark.parametrize("late", [math.nan, math.inf, 2.0])
+def test_an_update_that_changes_after_its_check_is_not_encoded(late: float) -> None:
+    update = update_of(*[0.5] * 7)
+    check_update(LAYOUT, TENTHS, update, ALL)
+    read = encode_update(plan_of(TENTHS), 0, update, ALL, None)
+    update["b"][1] = late
+    with pytest.raises(OutOfRangeError, match="changed while it was encoded"):
+        read.take(7)
+
+
+def test_what_is_encoded_prints_neither_values_nor_weight() -> None:
+    plan, update = plan_of(TENTHS, weighted=True), update_of(*[0.123456] * 7)
+    read = encode_update(plan, 0, update, ALL, 7)
+    read.take(1)
+    assert repr(read) == "Encoded(<redacted>)"
+    assert "0.123" not in repr(read._part)
+    assert "7" not in repr(read._part)

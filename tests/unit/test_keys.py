@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +99,13 @@ def test_a_pair_is_rebuilt_from_its_seed_and_does_not_print_it() -> None:
     assert KeyPair(pair.seed).public == pair.public
     assert pair.seed.hex() not in repr(pair)
     assert repr(pair.seed) not in repr(pair)
+
+
+def test_a_pair_that_was_used_is_copied_by_its_seed() -> None:
+    pair = KeyPair.generate(SeededEntropy(b"pair"))
+    assert pair.public
+    assert pickle.loads(pickle.dumps(pair)) == pair  # noqa: S301 - our own
+    assert pair.__getstate__() == {"seed": pair.seed}
 
 
 CONTEXT = (b"transcript", b"sender", b"recipient")

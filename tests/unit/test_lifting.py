@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg import lifting
+from secagg.errors import ChecksumError
 from secagg.lifting import MaskLeft, lift, summed
 from secagg.masking import Accumulator, MaskKey, packed
 from secagg.ring import Ring
@@ -154,6 +155,19 @@ def test_work_that_is_stopped_leaves_no_task_waiting(monkeypatch: pytest.MonkeyP
         )
     assert len(waiting) == 8
     assert all(future.cancelled() for future in waiting[1:])
+
+
+@pytest.mark.parametrize("returned", [None, [1] * LENGTH, np.zeros(LENGTH), np.zeros(3, np.uint32)])
+def test_an_executor_that_returns_something_else_is_refused(returned: object) -> None:
+    class Wrong(Executor):
+        def submit(self, _work: Callable[..., Any], /, *_args: Any, **_kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_result(returned)
+            return future
+
+    total = Accumulator(Ring(32), Ring(32).zeros(LENGTH))
+    with pytest.raises(ChecksumError, match="no sum of masks"):
+        lift(total, [MaskLeft(1, partial(key, 0))], lambda _: np.zeros(8, np.uint8), executor=Wrong())
 
 
 def test_a_mask_left_prints_no_key() -> None:

@@ -141,3 +141,8 @@ def test_secrets_of_one_set_of_points_are_rebuilt_from_any_of_them_but_one() -> 
     shares = shamir.split(SECRET, 3, [1, 2, 5, 6], SeededEntropy(b"deal"))
     for spare in shares:
         assert shamir.rebuild({point: share for point, share in shares.items() if point != spare}, spare) == SECRET
+
+
+def test_a_spare_point_that_is_no_spare_is_refused() -> None:
+    with pytest.raises(ParameterError, match="spare point"):
+        shamir.lagrange_at_zero([1, 2, 3], 2)

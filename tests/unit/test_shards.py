@@ -130,7 +130,7 @@ def test_security_bits_decide_how_rare_a_crowd_has_to_be() -> None:
 def test_dropouts_that_are_not_bounded_stay_a_third_of_each_shard() -> None:
     params = Params(corrupt=1, min_cohort=4, participation=0.5, neighbours=20, value_range=2.0)
     found = shard_params(params, 90, 3)
-    assert found == params
+    assert found == replace(params, security_bits=42)  # of three sparse graphs, no weaker together than one of 40
     assert found.dropouts_tolerated(30, 2) == 10
 
 
@@ -246,3 +246,20 @@ def test_counts_of_the_whole_cohort_are_refused() -> None:
     counted = CountedCoverage(frozenset(range(20)), np.full(4, 20, np.int32))
     with pytest.raises(ParameterError, match="split first, and count in each shard"):
         split(replace(SESSION, counted=counted), range(20), 4, SEED)
+
+
+def test_a_shard_that_could_not_bear_what_it_has_to_is_refused_before_it_plays() -> None:
+    layout = Layout((Tensor("w", (1,)),))
+    for threshold, told in ((18, "lower share_threshold"), (40, "in a shard")):
+        params = Params(max_dropouts=20, share_threshold=threshold)
+        session = Session(id=bytes(16), params=params, layout=layout, mode="uniform")
+        with pytest.raises(ParameterError, match=told):
+            split(session, range(60), 3, bytes(32))
+    unset = Session(id=bytes(16), params=Params(max_dropouts=20), layout=layout, mode="uniform")
+    assert len(split(unset, range(60), 3, bytes(32))) == 3
+
+
+@pytest.mark.parametrize("odd", [-1, 2**64, "seven"])
+def test_ids_that_are_no_ids_are_refused(odd: object) -> None:
+    with pytest.raises(InputError, match="client ids"):
+        assign([0, 1, odd], 1, bytes(32))  # type: ignore[list-item]

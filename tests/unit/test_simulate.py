@@ -27,6 +27,7 @@ from secagg.errors import (
 )
 from secagg.layout import Layout, Tensor
 from secagg.params import Adversary, Params
+from secagg.privacy.calibrate import epsilon_after
 from secagg.structure import ties_in
 
 if TYPE_CHECKING:
@@ -383,6 +384,23 @@ def test_a_shard_that_aborts_is_left_out_and_the_others_count() -> None:
     assert result.survivors == tuple(name for name in COHORT if name not in gone)
     close(result.mean["w"], np.full((2, 2), in_cohort(result.survivors)))
     assert "of each of 2 random shards (1 more aborted)" in result.verdict
+
+
+def test_what_a_shard_cost_that_broke_off_when_its_sum_was_out_is_in_the_event() -> None:
+    noise = Privacy(clip=1, noise_multiplier=1)
+    params = Params(min_cohort=2, max_dropouts=4, share_threshold=5, privacy=noise)
+    first = simulate(COHORT, params=params, shards=2, seed=4).outcome
+    assert isinstance(first, Combined)
+    gone = [f"client-{id_}" for id_ in first.shards[1].survivors]
+    # One drops out before it masks, so that this shard has less noise; and then too few reveal shares.
+    dropouts = {gone[0]: "ShareKeys"} | dict.fromkeys(gone[1:8], "MaskedInput")
+    result = simulate(COHORT, params=params, shards=2, seed=4, dropouts=dropouts)
+    (lost,) = result.lost_shards
+    assert lost.opened
+    assert lost.event is not None
+    assert result.event is not None
+    assert epsilon_after(1, result.event, 1e-5) >= epsilon_after(1, lost.event, 1e-5)
+    assert "1 of them when the server may have seen the sum" in result.verdict
 
 
 def test_where_every_shard_aborts_so_does_the_round() -> None:
