@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DIFF = re.compile(r"```diff\n(.*?)```", re.DOTALL)
-MAIN, EXAMPLE = (
-    DIFF.findall(page.read_text()) for page in (ROOT / "README.md", ROOT / "examples" / "flower_clip" / "README.md")
-)
+ON_FLOWER = (ROOT / "README.md").read_text().partition("## On Flower\n")[2].partition("\n## ")[0]
+MAIN = DIFF.findall(ON_FLOWER)
+EXAMPLE = DIFF.findall((ROOT / "examples" / "flower_clip" / "README.md").read_text())
 IMPORTS = [
     "from protocols.engines.flower import SecureAggregation, secure_aggregation_mod",
     "from secagg import Params",

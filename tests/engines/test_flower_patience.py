@@ -8,11 +8,13 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Context, Message
+from flwr.serverapp.strategy import FedAvg
 
 from protocols.engines.flower import Fault, LocalGrid
-from protocols.engines.flower.records import WIRE, wire, write
-from secagg import messages, unmasking
+from protocols.engines.flower import secure_aggregation_mod as mod
+from protocols.engines.flower.records import WIRE, as_array, wire, write
+from secagg import Params, messages, unmasking
 from secagg.keys import KeyPair
 from tests.engines.federation import (
     EVERYBODY,
@@ -32,6 +34,8 @@ from tests.engines.federation import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from flwr.clientapp.typing import Mod
+
 SLOW = 3
 HOUR = 3600.0
 
@@ -42,11 +46,12 @@ class SlowGrid(LocalGrid):
     Args:
         stage: Whose.
         looks: Node to how often the server looks for its answer before there is one.
+        mods: Of the app.
         settings: As ``LocalGrid``.
     """
 
-    def __init__(self, stage: str, looks: Mapping[int, float], **settings: Any) -> None:
-        super().__init__(app_of(), NODES, **settings)
+    def __init__(self, stage: str, looks: Mapping[int, float], mods: Iterable[Mod] = (mod,), **settings: Any) -> None:
+        super().__init__(app_of(list(mods)), NODES, **settings)
         self._stage, self.looks = stage, dict(looks)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -112,6 +117,55 @@ def test_masked_vectors_are_waited_for_until_all_but_the_dropouts_that_may_be_ar
     found = run(strategy, SlowGrid("MaskedInput", {2: 1, 3: 2, 4: 3, 5: 4, 6: 5}))
     assert strategy.history[0].survivors == NODES - 2  # max_dropouts
     assert_same(found, expected(model(), dropouts={5: "ShareKeys", 6: "ShareKeys"}))
+
+
+def test_answers_that_are_refused_are_no_part_of_the_quorum() -> None:
+    """Else those who send junk at once have the honest ones dropped."""
+
+    def junk(message: Message, context: Context, call_next: Any) -> Message:
+        reply = mod(message, context, call_next)
+        if stage_of(message) == "MaskedInput" and context.node_id in {1, 2}:
+            reply.content[WIRE] = ArrayRecord({"message": as_array(b"junk")})
+        return reply
+
+    strategy = secure(
+        Params(min_cohort=2, max_dropouts=4, max_weight=100, share_threshold=2), timeout=HOUR, quorum=0.5, poll=1e-3
+    )
+    run(strategy, SlowGrid("MaskedInput", {5: 3, 6: float("inf")}, [junk]))
+    (row,) = strategy.history
+    assert row.survivors == NODES / 2  # 3 and 4 at once, and 5
+    assert set(row.stages[2].failures) == {1, 2}
+
+
+class Draws(FedAvg):  # type: ignore[misc]  # Flower's types are not read
+    """Asks these nodes in each round."""
+
+    def __init__(self, *drawn: Iterable[int]) -> None:
+        super().__init__()
+        self._drawn = drawn
+
+    def configure_train(self, server_round: int, *args: Any) -> Any:
+        asked = super().configure_train(server_round, *args)
+        return [message for message in asked if message.metadata.dst_node_id in self._drawn[server_round - 1]]
+
+
+@pytest.mark.parametrize(("grace", "answered"), [(0.0, 0), (HOUR, 1)])
+def test_keys_that_came_with_the_round_before_are_part_of_the_quorum(grace: float, answered: int) -> None:
+    """Else one node that is away holds up every round until the timeout."""
+    strategy = secure(
+        strategy=Draws(set(EVERYBODY) - {SLOW}, EVERYBODY), timeout=2 * HOUR, quorum=0.8, grace=grace, poll=1e-3
+    )
+    run(strategy, SlowGrid("AdvertiseKeys", {SLOW: 5}), rounds=2)
+    keys = strategy.history[1].stages[0]
+    assert (keys.stage, keys.asked, keys.answered) == ("AdvertiseKeys", 1, answered)
+    assert [row.survivors for row in strategy.history] == [NODES - 1, NODES - 1 + answered]
+
+
+def test_where_they_are_too_few_to_go_on_with_more_are_waited_for() -> None:
+    strategy = secure(strategy=Draws({1, 2}, {1, 3, 4}), timeout=HOUR, quorum=0.1, poll=1e-3)
+    run(strategy, SlowGrid("AdvertiseKeys", {3: 5, 4: float("inf")}), rounds=2)
+    assert [row.survivors for row in strategy.history] == [2, 2]
+    assert strategy.history[1].stages[0].answered == 1
 
 
 # What a late vector gives away.

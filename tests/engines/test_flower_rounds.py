@@ -146,6 +146,24 @@ def test_an_accountant_of_single_replies_is_refused() -> None:
         secure(strategy)
 
 
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_mean_that_nobody_fetched_is_that_of_no_other_round(kind: str) -> None:
+    strategy = secure(evaluation="secure", evaluation_metrics={"accuracy": 1.0})
+    configure, aggregate = getattr(strategy, f"configure_{kind}"), getattr(strategy, f"aggregate_{kind}")
+    one, other = (record({"fc": np.full(3, float(number))}) for number in range(2))
+    nothing = (None, None) if kind == "train" else None
+    for number in (1, 2):
+        strategy.history.clear()
+        grid = LocalGrid(app_of(), NODES)
+        configure(1, one, ConfigRecord(), grid)
+        configure(number, one, ConfigRecord(), grid)  # nodes have sent what they have for this model
+        assert [row.outcome for row in strategy.history] == ["aggregated", "aborted"]
+        assert aggregate(number, []) == nothing
+    for number in (2, 1):
+        configure(1, other, ConfigRecord(), LocalGrid(app_of(), NODES))
+        assert (aggregate(number, []) == nothing) == (number == 2)
+
+
 # Exchanges.
 
 

@@ -25,6 +25,7 @@ from tests.engines.federation import (
     EVERYBODY,
     NODES,
     PARAMS,
+    STAGES,
     app_of,
     assert_same,
     at,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from protocols.engines.flower.history import RoundRecord
 
 SPENT = "start from a new model"
+PRIVATE = Params(min_cohort=3, max_dropouts=1, privacy=Privacy(clip=1.0, noise_multiplier=0.5))
 
 
 def spoiler(times: int = 1) -> Mod:
@@ -156,17 +158,81 @@ def test_a_model_is_trained_and_evaluated_once_each() -> None:
 
 
 def test_noise_that_was_seen_is_spent() -> None:
-    privacy = Privacy(clip=1.0, noise_multiplier=0.5)
-    spoilt, whole = (secure(Params(min_cohort=3, max_dropouts=1, privacy=privacy)) for _ in range(2))
+    spoilt, whole = secure(PRIVATE), secure(PRIVATE)
     run(spoilt, LocalGrid(app_of([spoiler()]), NODES))
     run(whole, LocalGrid(app_of(), NODES))
     assert spoilt.history[0].outcome == "aborted"
     assert spoilt.history[0].event == whole.history[0].event
     assert 0 < spoilt.spent.epsilon(1e-5) == whole.spent.epsilon(1e-5) < math.inf
-    early = secure(Params(min_cohort=3, max_dropouts=1, privacy=privacy))
+    early = secure(PRIVATE)
     run(early, LocalGrid(app_of(), NODES, fault=at("MaskedInput", dict.fromkeys((1, 2), Fault.SILENT))))
     assert early.history[0].event is None
     assert early.spent.epsilon(1e-5) == 0
+
+
+class Failing(LocalGrid):
+    """A grid that fails once, when the server looks for answers to a stage, or says it farewell."""
+
+    def __init__(self, stage: str, error: BaseException, **settings: Any) -> None:
+        super().__init__(app_of(), NODES, **settings)
+        self._stage, self._error = stage, [error]
+        self._asked: set[str] = set()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Nodes answer; what they said waits."""
+        sent = list(messages)
+        self._asked = set(map(stage_of, sent))
+        if "Abandon" in self._asked:
+            self._fail()
+        return super().push_messages(sent)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """What they said, or the error."""
+        self._fail()
+        return super().pull_messages(message_ids)
+
+    def _fail(self) -> None:
+        if self._stage in self._asked and self._error:
+            raise self._error.pop()
+
+
+@pytest.mark.parametrize("error", [ConnectionError("away"), KeyboardInterrupt()])
+@pytest.mark.parametrize("stage", ["Unmask", "Abandon"])
+def test_so_it_is_where_an_error_ends_the_round_with_the_answers_on_their_way(stage: str, error: BaseException) -> None:
+    lost, whole = secure(PRIVATE), secure(PRIVATE)
+    grid = Failing(stage, error, fault=at("Unmask", {3: Fault.LOST}))
+    with pytest.raises(type(error)):
+        run(lost, grid)
+    run(whole, LocalGrid(app_of(), NODES))
+    (row,) = lost.history
+    assert (row.outcome, row.used_up, row.event) == ("aborted", True, whole.history[0].event)
+    assert row.reason.startswith(type(error).__name__)
+    assert [stage.stage for stage in row.stages] == list(STAGES)
+    run(lost, grid, start={name: values + 1 for name, values in model().items()})
+    assert lost.history[1].outcome == "aggregated"
+    assert len(lost.spent.events) == 2
+
+
+def test_an_error_before_anybody_was_asked_to_unmask_costs_nothing() -> None:
+    strategy = secure(PRIVATE)
+    grid = Failing("MaskedInput", ConnectionError("away"))
+    with pytest.raises(ConnectionError):
+        run(strategy, grid)
+    run(strategy, grid)
+    first, second = strategy.history
+    assert (first.outcome, first.used_up, first.event) == ("aborted", False, None)
+    assert strategy.spent.events == (second.event,)
+
+
+def test_an_error_that_ends_the_unmasking_uses_the_model_up_whoever_has_answered() -> None:
+    strategy = secure()
+    grid = Failing("Unmask", ConnectionError("away"), fault=at("Unmask", dict.fromkeys(EVERYBODY, Fault.SILENT)))
+    with pytest.raises(ConnectionError):
+        run(strategy, grid)
+    run(strategy, grid)
+    first, second = strategy.history
+    assert SPENT in first.line()
+    assert refused(second) == set(EVERYBODY)
 
 
 def test_that_weights_are_not_hidden_over_rounds_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,10 +16,10 @@ from flwr.app import Message
 
 from protocols.engines.flower.history import StageRecord
 from protocols.engines.flower.records import payload_bytes
-from secagg.errors import ParameterError
+from secagg.errors import ParameterError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from flwr.app import RecordDict
     from flwr.serverapp import Grid
@@ -31,9 +31,11 @@ class Patience:
 
     Args:
         timeout: Seconds after which who has not answered has dropped out.
-        quorum: Share of the nodes, in (0, 1], whose answers are enough to wait no longer than ``grace`` for the rest.
-            Where the session cannot go on with so few, it goes on with the first answers that are enough for it.
-        grace: Seconds for the rest.
+        quorum: Share of the nodes, in (0, 1], whose answers are enough to wait no longer than ``grace`` for the rest:
+            of those that are accepted. Where the session cannot go on with so few, it goes on with the first answers
+            that are enough for it.
+        grace: Seconds for the rest. With a quorum below 1, leave it time for one answer: a node that was late in one
+            round has no keys for the next, and where the others are a quorum, it is waited for no longer than this.
         poll: Seconds between two looks for answers.
 
     Raises:
@@ -64,82 +66,89 @@ class Exchange:
         round_number: Of the round.
         contents: Node to what it is sent.
         patience: How long to wait.
+        already: How many other nodes count for the quorum, whose answers are there without being asked for.
     """
 
     def __init__(
-        self, stage: str, kind: str, round_number: int, contents: Mapping[int, RecordDict], patience: Patience
+        self,
+        stage: str,
+        kind: str,
+        round_number: int,
+        contents: Mapping[int, RecordDict],
+        patience: Patience,
+        *,
+        already: int = 0,
     ) -> None:
         self.stage = stage
+        self.accepted: dict[int, RecordDict] = {}
         self.messages = [
             Message(content, node, kind, ttl=patience.timeout, group_id=str(round_number))
             for node, content in contents.items()
         ]
         self._patience = patience
+        self._enough = patience.quorum * (len(contents) + already) - already
         self._begin = self._end = time.monotonic()
         self._nodes = frozenset(contents)
         self._upload = 0
         self._heard: set[int] = set()
-        self._answered: set[int] = set()
         self._failures: dict[int, str] = {}
 
-    def answers(self, grid: Grid) -> Iterator[dict[int, RecordDict]]:
-        """Sends everything, and yields what nodes replied, each once; error replies and strangers are left out.
+    def pauses(self, grid: Grid, take: Callable[[int, RecordDict], None]) -> Iterator[None]:
+        """Sends everything, hands over what nodes reply, and pauses where there may be enough to go on with.
 
-        First when all have answered, or ``grace`` after a quorum has. Whoever cannot go on with that many waits on, for
-        each further answer, until the timeout.
+        First ``grace`` after a quorum is accepted. Whoever cannot go on with that many waits on, for each further
+        answer. It ends when nothing more is to come: all have replied, or the timeout is over.
+
+        Args:
+            grid: Moves messages.
+            take: Called with each node and its reply, once, as soon as it is there; error replies and strangers are
+                left out. It raises ``RemoteProtocolError`` for one that it refuses; the others are ``accepted``.
         """
         waiting = set(grid.push_messages(self.messages))
-        arrived: list[Message] = []
         last = self._begin + self._patience.timeout
-        patient_until, enough = last, self._patience.quorum * len(self._nodes)
+        patient_until, enough, seen = last, self._enough, -1
         while True:
             pulled = list(grid.pull_messages(waiting))
-            waiting.difference_update(reply.metadata.reply_to_message_id for reply in pulled)
-            arrived += pulled
             now = self._end = time.monotonic()
-            if sum(not reply.has_error() for reply in arrived) >= enough:
-                patient_until, enough = min(last, now + self._patience.grace), float("inf")
-            over = not waiting or now >= last
-            if over or (arrived and now >= patient_until):
-                yield self._taken(arrived)
-                arrived = []
-            if over:
+            for reply in pulled:
+                waiting.discard(reply.metadata.reply_to_message_id)
+                self._hear(reply, take)
+            if not waiting or now >= last:
                 return
+            if len(self.accepted) >= enough:
+                patient_until, enough = min(last, now + self._patience.grace), float("inf")
+            if now >= patient_until and len(self.accepted) > seen:
+                seen = len(self.accepted)
+                yield
             time.sleep(min(self._patience.poll, (patient_until if now < patient_until else last) - now))
-
-    def accept(self, node: int) -> None:
-        """Notes that the answer of a node was accepted."""
-        self._answered.add(node)
-
-    def refuse(self, node: int, reason: str) -> None:
-        """Notes that it was not."""
-        self._failures[node] = reason
 
     def record(self) -> StageRecord:
         """What the exchange came to."""
         return StageRecord(
             stage=self.stage,
             asked=len(self._nodes),
-            answered=len(self._answered),
+            answered=len(self.accepted),
             failures=dict(sorted(self._failures.items())),
             download_bytes=sum(map(payload_bytes, self.messages)),
             upload_bytes=self._upload,
             seconds=self._end - self._begin,
         )
 
-    def _taken(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
-        found = {}
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            if node not in self._nodes or node in self._heard:
-                continue
-            self._heard.add(node)
-            self._upload += payload_bytes(reply)
-            if reply.has_error():
-                self._failures[node] = _printable(str(reply.error.reason))
-            else:
-                found[node] = reply.content
-        return found
+    def _hear(self, reply: Message, take: Callable[[int, RecordDict], None]) -> None:
+        node = reply.metadata.src_node_id
+        if node not in self._nodes or node in self._heard:
+            return
+        self._heard.add(node)
+        self._upload += payload_bytes(reply)
+        if reply.has_error():
+            self._failures[node] = _printable(str(reply.error.reason))
+            return
+        try:
+            take(node, reply.content)
+        except RemoteProtocolError as error:
+            self._failures[node] = f"{type(error).__name__}: {error}"
+        else:
+            self.accepted[node] = reply.content
 
 
 def _printable(reason: str) -> str:

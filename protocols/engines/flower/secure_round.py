@@ -15,6 +15,7 @@ from protocols.engines.flower.exchange import Exchange
 from protocols.engines.flower.records import ABANDON, STAGE, number_of, wire, write
 from secagg import Round, Server, messages
 from secagg.errors import (
+    AbortError,
     CoverageError,
     DecodingError,
     ParameterError,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 CURED_BY_MORE = (TooFewClientsError, CoverageError, ParameterError)
 """Why a round may not be closed yet: more answers may do."""
+
+BREAKS_OFF = (AbortError, RemoteProtocolError, ParameterError)
+"""What ends a round without a mean: settings may not fit those who are left."""
 
 
 class SecureRound:
@@ -63,6 +67,7 @@ class SecureRound:
         self._grid, self._kind, self._patience = grid, kind, patience
         self._server = Server(agreement.as_session(), None, pinned)
         self._pinned = pinned
+        self._interrupted = False
         self._number: dict[int, int] = {}
         self._outgoing: dict[int, RecordDict] = {}
 
@@ -93,7 +98,8 @@ class SecureRound:
                 for records in self._outgoing.values():
                     records[STAGE]["next"] = following.encode()
             answers = self._play(self._outgoing)
-        except BaseException:
+        except BaseException as error:
+            self._interrupted = not isinstance(error, BREAKS_OFF)
             abandon(self._grid, self._kind, self.agreement, requests, used_up=self.used_up)
             raise
         abandon(self._grid, self._kind, self.agreement, set(requests).difference(answers), used_up=True)
@@ -108,6 +114,7 @@ class SecureRound:
         open a secret. Answers may still come late; but who gave one sends nothing more for this model, so no later sum
         has any of those who answered, and a difference to it has all of them: enough, if they are ``privacy_floor``.
         Of a coordinate in a mask-indexed session they may hold less. With an active server a node takes no such word.
+        Where anything but the session itself ended the round, nobody has counted what lies at the SuperLink.
         """
         if not self._server.round.follows(Round.SHARE_KEYS):
             return False
@@ -116,7 +123,7 @@ class SecureRound:
             return True
         if self._server.round is not Round.UNMASK:
             return False
-        if session.mode == "mask-indexed":
+        if session.mode == "mask-indexed" or self._interrupted:
             return True
         threshold = topology(session.params, session.mode, len(self._number)).threshold
         fewest = threshold - session.params.corrupt
@@ -125,7 +132,7 @@ class SecureRound:
     @property
     def event(self) -> Event | None:
         """What the round costs, if it breaks off when shares were asked for; None before, and without privacy."""
-        return self._server.event
+        return self._server.outcome.event if self._server.round is Round.DONE else self._server.event
 
     def _exchange_keys(self, requests: Mapping[int, RecordDict], advertised: Mapping[int, bytes]) -> None:
         for node in set(requests).intersection(advertised):
@@ -133,7 +140,7 @@ class SecureRound:
                 self._receive(node, advertised[node])
         missing = {node: self._proposal() for node in requests if node not in self._number}
         if missing:
-            self._play(missing)
+            self._play(missing, already=len(self._number))
         else:
             self._close()
 
@@ -141,18 +148,16 @@ class SecureRound:
         agreement = self.agreement
         return write(Round.ADVERTISE_KEYS.value, agreement.session, agreement=agreement.encode())
 
-    def _play(self, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
+    def _play(self, contents: Mapping[int, RecordDict], *, already: int = 0) -> dict[int, RecordDict]:
         """One stage: sends something to everybody, and closes the round with those who have answered.
 
         Returns:
             The answers that the server accepted.
         """
         stage = self._server.round.value
-        exchange = Exchange(stage, self._kind, self.agreement.round, contents, self._patience)
-        accepted: dict[int, RecordDict] = {}
+        exchange = Exchange(stage, self._kind, self.agreement.round, contents, self._patience, already=already)
         try:
-            for answers in exchange.answers(self._grid):
-                accepted |= self._accepted(exchange, answers)
+            for _ in exchange.pauses(self._grid, lambda node, records: self._receive(node, wire(records))):
                 with suppress(*CURED_BY_MORE):
                     self._close()
                     break
@@ -160,20 +165,7 @@ class SecureRound:
                 self._close()
         finally:
             self.stages.append(exchange.record())
-        return accepted
-
-    def _accepted(self, exchange: Exchange, answers: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
-        """Hands answers to the server; those that it accepted."""
-        accepted = {}
-        for node, records in answers.items():
-            try:
-                self._receive(node, wire(records))
-            except RemoteProtocolError as error:
-                exchange.refuse(node, f"{type(error).__name__}: {error}")
-                continue
-            exchange.accept(node)
-            accepted[node] = records
-        return accepted
+        return exchange.accepted
 
     def _receive(self, node: int, data: bytes) -> None:
         number = getattr(messages.decode(data), "sender", None)

@@ -22,10 +22,10 @@ from protocols.engines.flower.exchange import Patience
 from protocols.engines.flower.history import RoundRecord
 from protocols.engines.flower.means import check_strategy, weight_key
 from protocols.engines.flower.records import category_of, digest, without_ours
-from protocols.engines.flower.secure_round import SecureRound, abandon
+from protocols.engines.flower.secure_round import BREAKS_OFF, SecureRound, abandon
 from protocols.engines.flower.training import arrays_in, shapes_of
 from secagg import Params
-from secagg.errors import AbortError, InputError, ParameterError, RemoteProtocolError
+from secagg.errors import InputError, ParameterError
 from secagg.privacy.ledger import PrivacyLedger
 from secagg.session import ID_BYTES
 from secagg.structure import Structure
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 
 Evaluation = Literal["none", "secure", "clear"]
 EVALUATIONS: tuple[Evaluation, ...] = ("none", "secure", "clear")
-
-BREAKS_OFF = (AbortError, RemoteProtocolError, ParameterError)
-"""What ends a round without a mean: settings may not fit those who are left."""
 
 
 class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are not read
@@ -116,7 +113,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self._evaluation = evaluation
         self._last_round: int | None = None
         self._keys: dict[str, tuple[Agreement, dict[int, bytes]]] = {}
-        self._found: dict[str, tuple[Aggregate, Message]] = {}
+        self._found: dict[str, tuple[int, tuple[Aggregate, Message]]] = {}
         self._check_settings()
 
     def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *args: Any, **kwargs: Any) -> Result:
@@ -145,6 +142,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Plays the session, in which nodes train: ``start`` has nothing left to send, and nobody to wait for."""
+        self._found.pop(MessageType.TRAIN, None)
         self._play(server_round, list(self.strategy.configure_train(server_round, arrays, config, grid)), grid)
         return []
 
@@ -154,7 +152,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         replies: Iterable[Message],  # noqa: ARG002 - there are none
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Hands the strategy the mean as one reply."""
-        found = self._found.pop(MessageType.TRAIN, None)
+        found = self._found_in(server_round, MessageType.TRAIN)
         if found is None:
             return None, None
         aggregate, asked = found
@@ -167,6 +165,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As ``configure_train``, for evaluation."""
+        self._found.pop(MessageType.EVALUATE, None)
         if self._evaluation == "none":
             return []
         asked = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
@@ -179,7 +178,7 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         """As ``aggregate_train``, for evaluation."""
         if self._evaluation == "clear":
             return self.strategy.aggregate_evaluate(server_round, replies)
-        found = self._found.pop(MessageType.EVALUATE, None)
+        found = self._found_in(server_round, MessageType.EVALUATE)
         if found is None:
             return None
         return self.strategy.aggregate_evaluate(server_round, [self._reply(*found)])
@@ -210,6 +209,9 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         except BREAKS_OFF as error:
             self._abort(playing, server_round, category, error)
             return
+        except BaseException as error:  # answers that open the sum may be on their way
+            self._abort(playing, server_round, category, error)
+            raise
         if following is not None:
             self._keys[category] = (following, keys)
         if aggregate.event is not None:
@@ -218,9 +220,14 @@ class SecureAggregation(Strategy):  # type: ignore[misc]  # Flower's types are n
         self.history.append(row)
         log(INFO, "secure_aggregation: round %s, %s: %s", server_round, category, row.line())
         log(INFO, "\t└──> %s", row.verdict)
-        self._found[category] = (aggregate, asked[0])
+        self._found[category] = server_round, (aggregate, asked[0])
 
-    def _abort(self, playing: SecureRound, server_round: int, category: str, error: Exception) -> None:
+    def _found_in(self, server_round: int, category: str) -> tuple[Aggregate, Message] | None:
+        """What a round came to, once; nothing where it is another round's."""
+        kept, found = self._found.pop(category, (server_round, None))
+        return found if kept == server_round else None
+
+    def _abort(self, playing: SecureRound, server_round: int, category: str, error: BaseException) -> None:
         row = RoundRecord(
             round=server_round,
             kind=category,
