@@ -171,15 +171,13 @@ class Client:
 
         neighbours = sorted(graph.neighbours(self.id))
         agreed = {peer: state.masking.agree(members[peer].masking_key) for peer in neighbours}
+        sealing = {peer: state.transport.agree(members[peer].transport_key) for peer in neighbours}
         points = {
             holder: 1 + index for index, holder in enumerate(members) if holder == self.id or holder in neighbours
         }
         self_seed = self._entropy(SEED_BYTES)
         dealt = dealing.deal(self.id, (self_seed, state.masking.seed), topology.threshold, points, self._entropy)
-        sealed = tuple(
-            self._seal(dealt[holder], holder, state.transport.agree(members[holder].transport_key), h1)
-            for holder in neighbours
-        )
+        sealed = tuple(self._seal(dealt[holder], holder, sealing[holder], h1) for holder in neighbours)
         participant = messages.Participant(self.id, declared, bucket)
         answer = messages.ShareKeys(
             session=self.session.id,
@@ -195,7 +193,7 @@ class Client:
         )
         self._state = Shared(
             agreed=agreed,
-            transport=state.transport,
+            sealing=sealing,
             self_seed=self_seed,
             noise_seed=b"" if self.session.params.privacy is None else self._entropy(SEED_BYTES),
             own_share=dealt[self.id].self_seed,

@@ -46,13 +46,13 @@ class KeptAdvertised(_Kept, frozen=True, tag="Advertised"):
 
 
 class KeptShared(_Kept, frozen=True, tag="Shared"):
-    """``states.Shared``: agreements in ascending order of neighbour, and U1.
+    """``states.Shared``: agreements of both kinds in ascending order of neighbour, and U1.
 
     ``own`` is the mask that stays here; in a mask-indexed session it is the one declared.
     """
 
     agreed: tuple[Key, ...]
-    transport: Secret
+    sealing: tuple[Key, ...]
     self_seed: Secret
     noise_seed: Annotated[bytes, msgspec.Meta(max_length=SEED_BYTES)]
     own_share: RevealedShare
@@ -158,7 +158,7 @@ def _decode(saved: bytes) -> Snapshot:
 def _keep_shared(session: Session, state: Shared) -> KeptShared:
     return KeptShared(
         agreed=tuple(state.agreed.values()),
-        transport=state.transport.seed,
+        sealing=tuple(state.sealing.values()),
         self_seed=state.self_seed,
         noise_seed=state.noise_seed,
         own_share=state.own_share,
@@ -181,7 +181,7 @@ def _shared(session: Session, client: int, kept: KeptShared) -> Shared:
     neighbours = sorted(graph.neighbours(client)) if client in members else []
     declared = kept.declared
     fits = (
-        len(kept.agreed) == len(neighbours) > 0
+        len(kept.agreed) == len(kept.sealing) == len(neighbours) > 0
         and {client} == {declared.id, kept.own_share.dealer}
         and len(kept.noise_seed) == (0 if session.params.privacy is None else SEED_BYTES)
         and (kept.weight is not None) == session.weighted
@@ -191,7 +191,7 @@ def _shared(session: Session, client: int, kept: KeptShared) -> Shared:
         raise _not_saved()
     return Shared(
         agreed=dict(zip(neighbours, kept.agreed, strict=True)),
-        transport=KeyPair(kept.transport),
+        sealing=dict(zip(neighbours, kept.sealing, strict=True)),
         self_seed=kept.self_seed,
         noise_seed=kept.noise_seed,
         own_share=kept.own_share,

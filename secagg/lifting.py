@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 RANGE = 1 << 18
 """Coordinates of a task, a multiple of eight."""
-STREAMS = 256
+STREAMS = 1024
 """Streams of a task."""
 
 

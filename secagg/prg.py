@@ -9,14 +9,13 @@ generated without what precedes it.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from typing import TYPE_CHECKING
 
 import numpy as np
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
     from secagg.ring import Ring, Words
 
 KEY_BYTES = 16
+HASH_BYTES = 32
 BLOCK_BYTES = 16
-PIECE = 1 << 15
+PIECE = 1 << 16
 """Elements to generate at a time: they stay in the processor's cache until they are added."""
 
 _zeros = memoryview(bytes(PIECE * 8))
@@ -43,8 +43,15 @@ def derive(secret: bytes, purpose: str, *binders: bytes, length: int = KEY_BYTES
         binders: What the key depends on (transcript hashes, ids); their lengths are bound too.
         length: Bytes to return.
     """
-    info = b"".join(len(part).to_bytes(8, "big") + part for part in (b"secagg 1", purpose.encode(), *binders))
-    return HKDF(hashes.SHA256(), length, salt=None, info=info).derive(secret)
+    info = b"".join([len(part).to_bytes(8, "big") + part for part in (b"secagg 1", purpose.encode(), *binders)])
+    # Extract and expand (sections 2.2 and 2.3), in a tenth of the time that a general function takes: a client derives
+    # three keys for each neighbour, a server one for each mask that is left.
+    extracted = hmac.digest(bytes(HASH_BYTES), secret, "sha256")
+    block, derived = b"", b""
+    for counter in range(1, -(-length // HASH_BYTES) + 1):
+        block = hmac.digest(extracted, block + info + bytes([counter]), "sha256")
+        derived += block
+    return derived[:length]
 
 
 def hedged(entropy: Callable[[int], bytes], *binders: bytes) -> Callable[[int], bytes]:

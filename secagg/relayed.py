@@ -68,8 +68,7 @@ def open_relayed(
     for sealed in message.shares:
         directory.check(sealed.dealer, sealed.signature, transcript.says_dealt(state.h1, sealed))
         try:
-            secret = state.transport.agree(state.roster[sealed.dealer].transport_key)
-            held[sealed.dealer] = dealing.open_shares(sealed, secret, state.h1)
+            held[sealed.dealer] = dealing.open_shares(sealed, state.sealing[sealed.dealer], state.h1)
         except ShareError as error:
             raise ShareError(str(error), culprits=[sealed.dealer]) from None
     return held

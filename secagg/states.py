@@ -33,10 +33,13 @@ class Advertised:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shared:
-    """Shares are out; mask and weight are fixed. The masking key itself is gone: its agreements are enough."""
+    """Shares are out; mask and weight are fixed.
+
+    Both private keys are gone: what they agree on with each neighbour is enough, to mask and to open its box.
+    """
 
     agreed: Mapping[int, bytes] = field(repr=False)
-    transport: KeyPair = field(repr=False)
+    sealing: Mapping[int, bytes] = field(repr=False)
     self_seed: bytes = field(repr=False)
     noise_seed: bytes = field(repr=False)
     own_share: RevealedShare = field(repr=False)

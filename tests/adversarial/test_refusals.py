@@ -750,18 +750,19 @@ def secrets_of(client: Client) -> dict[str, bytes]:
     state = client._state
     assert isinstance(state, Shared)
     agreed = {f"agreed with {peer}": secret for peer, secret in state.agreed.items()}
-    return agreed | {"transport key": state.transport.seed, "self seed": state.self_seed}
+    sealing = {f"sealing for {peer}": secret for peer, secret in state.sealing.items()}
+    return agreed | sealing | {"self seed": state.self_seed}
 
 
 def test_secrets_leave_a_client_with_the_round_that_needed_them() -> None:
     game = five_clients().until(Round.SHARE_KEYS)
     client = game.clients[2]
-    masking_seed = client._state.masking.seed  # type: ignore[union-attr]
-    assert masking_seed in bytes_within(client)
+    private = {client._state.masking.seed, client._state.transport.seed}  # type: ignore[union-attr]
+    assert private <= bytes_within(client)
     game.until(Round.MASKED_INPUT)
-    assert masking_seed not in bytes_within(client)
+    assert not private & bytes_within(client)
     secrets = set(secrets_of(client).values())
-    assert len(secrets) == 6
+    assert len(secrets) == 9
     assert secrets <= bytes_within(client)
     game.until(Round.UNMASK)
     assert not secrets & bytes_within(client)
@@ -794,7 +795,7 @@ def test_nothing_that_holds_a_secret_shows_it() -> None:
         shown += [repr(client), repr(state), str(state), repr(game.server), repr(vars(client)["_entropy"])]
         if isinstance(state, Shared):
             secrets |= set(secrets_of(client).values()) | {state.own_share.share, state.own_share.salt}
-            shown += [repr(state.transport), repr(state.own_share)]
+            shown += [repr(state.own_share)]
         if isinstance(state, Masked):
             revealed = [share for held in state.held.values() for share in (held.self_seed, held.masking_key)]
             secrets |= {secret for share in revealed for secret in (share.share, share.salt)}
@@ -804,7 +805,7 @@ def test_nothing_that_holds_a_secret_shows_it() -> None:
     secrets.add(key)
     shown += [repr(MaskKey(1, key)), repr(Stream(key, Ring(32))), repr(KeyPair(key * 2))]
     text = "\n".join(shown)
-    assert len(secrets) == 6 + 2 + 16 + 1
+    assert len(secrets) == 9 + 2 + 16 + 1
     assert "Shared" in text
     assert "Masked" in text
     for secret in secrets:
