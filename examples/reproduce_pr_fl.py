@@ -9,8 +9,8 @@ from protocols.experiments.reproduce import reproduce
 # Ten clients on the published links, five steps on batches of 20 a trip, as published. A run ends by simulated time.
 TRAINING = "--training steps=5 --training batch_size=20 --training optimiser=sgd"
 FLEET = "--clients 10 --profile published-links --warm-up 0 --rounds 100000 --plain"
-MNIST = "--dataset mnist-mlp --training learning_rate=.1 --until 1000 --targets .9 .93 .95 .97"
-CIFAR = "--dataset cifar10 --until 6000 --targets .4 .45 .5"
+MNIST = "--dataset mnist-mlp --training learning_rate=.1 --until 500 --targets .9 .93 .95 .97"
+CIFAR = "--dataset cifar10 --until 1500 --targets .4 .45 .5"
 SESSIONS = "--params min_cohort=3 --params max_dropouts=1"
 
 COMPARISONS = {
