@@ -14,7 +14,6 @@ passes with probability 2^-64.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -24,16 +23,13 @@ from secagg.ring import Ring
 from secagg.transcript import id_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from secagg.ring import Words
 
 CHECKS = 2
-STREAMS_AT_ONCE = 64
-"""Streams that are added to one piece of a vector before the next: what they need in memory is one key schedule each,
-and where masks differ the places of their clients, a bit a coordinate."""
 _UINT64 = 2**64
 
 
@@ -104,13 +100,11 @@ class Accumulator:
         self.vector = vector
         self.checks = checks
 
-    def apply(self, masks: Iterable[MaskKey]) -> None:
+    def apply(self, masks: Sequence[MaskKey]) -> None:
         """Adds streams, or takes them off, to vector and checksums."""
-        left = iter(masks)
-        while some := list(islice(left, STREAMS_AT_ONCE)):
-            self.apply_to_vector(some)
-            for mask in some:
-                self.apply_to_checks(mask.sign, mask.key)
+        self.apply_to_vector(masks)
+        for mask in masks:
+            self.apply_to_checks(mask.sign, mask.key)
 
     def apply_to_vector(self, masks: Sequence[MaskKey]) -> None:
         """Adds streams, or takes them off, to the vector alone: all of them to one piece while that is in cache."""

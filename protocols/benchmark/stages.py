@@ -162,6 +162,6 @@ def _removing_a_dropout(session: secagg.Session, coordinates: int, neighbours: i
     def once() -> None:
         rebuilt = KeyPair(shamir.rebuild(known))
         keys = (masking.pairwise_key(rebuilt.agree(public), bytes(32), 0, 1 + i) for i, public in enumerate(publics))
-        total.apply(masking.MaskKey(-1, key) for key in keys)
+        total.apply([masking.MaskKey(-1, key) for key in keys])
 
     return once

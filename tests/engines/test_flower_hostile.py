@@ -17,9 +17,9 @@ from flwr.serverapp.strategy import FedAdam
 
 from protocols.engines.flower import Fault, LocalGrid
 from protocols.engines.flower import secure_aggregation_mod as mod
-from protocols.engines.flower.exchange import LONGEST_REASON
 from protocols.engines.flower.records import WIRE
 from protocols.engines.flower.training import Trained
+from protocols.engines.reasons import LONGEST_REASON
 from secagg.declaration import FULL
 from tests.engines.federation import (
     EVERYBODY,

@@ -16,6 +16,7 @@ from flwr.app import Message
 
 from protocols.engines.flower.history import StageRecord
 from protocols.engines.flower.records import payload_bytes
+from protocols.engines.reasons import printable
 from secagg.errors import ParameterError, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -54,9 +55,6 @@ class Patience:
             raise ParameterError("timeout and poll must be positive, grace at least 0")
 
 
-LONGEST_REASON = 300
-
-
 class Exchange:
     """What goes out and comes back in one stage.
 
@@ -80,7 +78,7 @@ class Exchange:
         already: int = 0,
     ) -> None:
         self.stage = stage
-        self.accepted: dict[int, RecordDict] = {}
+        self.accepted: set[int] = set()
         self.messages = [
             Message(content, node, kind, ttl=patience.timeout, group_id=str(round_number))
             for node, content in contents.items()
@@ -141,16 +139,11 @@ class Exchange:
         self._heard.add(node)
         self._upload += payload_bytes(reply)
         if reply.has_error():
-            self._failures[node] = _printable(str(reply.error.reason))
+            self._failures[node] = printable(str(reply.error.reason))
             return
         try:
             take(node, reply.content)
         except RemoteProtocolError as error:
             self._failures[node] = f"{type(error).__name__}: {error}"
         else:
-            self.accepted[node] = reply.content
-
-
-def _printable(reason: str) -> str:
-    """What a node says of its failure, such that it fits into a line of a log, and into no other."""
-    return "".join(letter if letter.isprintable() else " " for letter in reason[:LONGEST_REASON])
+            self.accepted.add(node)

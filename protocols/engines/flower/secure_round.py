@@ -69,6 +69,8 @@ class SecureRound:
         self._pinned = pinned
         self._interrupted = False
         self._number: dict[int, int] = {}
+        self._answered: frozenset[int] = frozenset()
+        self._keys: dict[int, bytes] = {}
         self._outgoing: dict[int, RecordDict] = {}
 
     def run(
@@ -97,14 +99,13 @@ class SecureRound:
             if following is not None:
                 for records in self._outgoing.values():
                     records[STAGE]["next"] = following.encode()
-            answers = self._play(self._outgoing)
+            self._play(self._outgoing)
         except BaseException as error:
             self._interrupted = not isinstance(error, BREAKS_OFF)
             abandon(self._grid, self._kind, self.agreement, requests, used_up=self.used_up)
             raise
-        abandon(self._grid, self._kind, self.agreement, set(requests).difference(answers), used_up=True)
-        keys = {node: _keys(records) for node, records in answers.items()}
-        return self._server.outcome, {node: data for node, data in keys.items() if data is not None}
+        abandon(self._grid, self._kind, self.agreement, set(requests).difference(self._answered), used_up=True)
+        return self._server.outcome, self._keys
 
     @property
     def used_up(self) -> bool:
@@ -148,16 +149,15 @@ class SecureRound:
         agreement = self.agreement
         return write(Round.ADVERTISE_KEYS.value, agreement.session, agreement=agreement.encode())
 
-    def _play(self, contents: Mapping[int, RecordDict], *, already: int = 0) -> dict[int, RecordDict]:
+    def _play(self, contents: Mapping[int, RecordDict], *, already: int = 0) -> None:
         """One stage: sends something to everybody, and closes the round with those who have answered.
 
-        Returns:
-            The answers that the server accepted.
+        Answers are handed over as they come, and not kept: a vector is as long as the model.
         """
-        stage = self._server.round.value
+        stage, self._keys = self._server.round.value, {}  # those that came with the last stage count
         exchange = Exchange(stage, self._kind, self.agreement.round, contents, self._patience, already=already)
         try:
-            for _ in exchange.pauses(self._grid, lambda node, records: self._receive(node, wire(records))):
+            for _ in exchange.pauses(self._grid, self._take):
                 with suppress(*CURED_BY_MORE):
                     self._close()
                     break
@@ -165,7 +165,12 @@ class SecureRound:
                 self._close()
         finally:
             self.stages.append(exchange.record())
-        return exchange.accepted
+            self._answered = frozenset(exchange.accepted)
+
+    def _take(self, node: int, records: RecordDict) -> None:
+        self._receive(node, wire(records))
+        with suppress(DecodingError):  # who sends none for the next round is asked then
+            self._keys[node] = wire(records, "keys")
 
     def _receive(self, node: int, data: bytes) -> None:
         number = getattr(messages.decode(data), "sender", None)
@@ -204,14 +209,6 @@ def abandon(grid: Grid, kind: str, agreement: Agreement, nodes: Iterable[int], *
     ]
     if farewell:
         grid.push_messages(farewell)
-
-
-def _keys(records: RecordDict) -> bytes | None:
-    """Keys for the next session; who sends none is asked in the next round."""
-    try:
-        return wire(records, "keys")
-    except DecodingError:
-        return None
 
 
 def _joined(asked: RecordDict, ours: RecordDict) -> RecordDict:

@@ -15,6 +15,7 @@ import numpy as np
 from nvflare.collab import CollabCallError, collab
 
 from protocols.engines.nvflare.settings import number_of
+from protocols.engines.reasons import printable
 from secagg import Round, Server, messages
 from secagg.errors import RemoteProtocolError, UnknownClientError
 from secagg.session import ID_BYTES
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from protocols.engines.nvflare.settings import Settings
     from secagg import Aggregate
-
-LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +132,7 @@ class _Playing:
                 try:
                     self._receive(running[call], call.result())
                 except (CollabCallError, RemoteProtocolError) as error:
-                    failures[running[call]] = _printable(f"{type(error).__name__}: {error}")
+                    failures[running[call]] = printable(f"{type(error).__name__}: {error}")
         outgoing = self.server.close_round()
         session = self.server.session.id
         self.outgoing = {self._names[n]: {"session": session, "message": data} for n, data in outgoing.items()}
@@ -148,8 +147,3 @@ class _Playing:
             raise UnknownClientError("a site speaks for another client, or not at all")
         self.server.receive(data)
         self.answered.add(name)
-
-
-def _printable(reason: str) -> str:
-    """What a site says of its failure, such that it fits into a line of a log, and into no other."""
-    return "".join(letter if letter.isprintable() else " " for letter in reason[:LONGEST_REASON])
