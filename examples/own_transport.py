@@ -54,7 +54,7 @@ def run_server() -> secagg.Aggregate:
                 lost.add(sender)
                 continue
             try:
-                server.receive(message)
+                server.receive(message, sender)
             except SecAggError as error:
                 print(f"refused a message of client {sender}: {error}")
         for number, outgoing in server.close_round().items():

@@ -1,22 +1,27 @@
-"""What a server checks of keys and shares before it takes them; ``unmasking`` has what it checks of revealed ones."""
+"""What a server checks of keys and shares before it takes them, and relays of them.
+
+``unmasking`` has what it checks of revealed shares.
+"""
 
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from secagg import transcript
 from secagg.declaration import FULL, expand
 from secagg.errors import AgreementError, KeyAgreementError, ShareError, UnexpectedMessageError
 from secagg.keys import check_public
-from secagg.messages import Participant
+from secagg.messages import AdvertiseKeys, MaskedInput, Participant, ShareKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from secagg.identity import Directory, NoDirectory
-    from secagg.messages import AdvertiseKeys, SealedShares, ShareKeys
+    from secagg.messages import SealedShares
     from secagg.session import Session
+
+Signed = TypeVar("Signed", AdvertiseKeys, ShareKeys, MaskedInput)
 
 
 def check_keys(message: AdvertiseKeys, others: Iterable[AdvertiseKeys]) -> None:
@@ -76,6 +81,12 @@ def by_holder(shared: Iterable[ShareKeys]) -> dict[int, list[SealedShares]]:
         for sealed in message.shares:
             found.setdefault(sealed.holder, []).append(sealed)
     return found
+
+
+def signatures(answers: Mapping[int, Signed], clients: Iterable[int]) -> tuple[bytes, ...]:
+    """What these clients signed in a round, in this order; nothing where nobody signs."""
+    signed = (answers[client].signature for client in clients)
+    return tuple(signature for signature in signed if signature is not None)
 
 
 def check_signed_shares(message: ShareKeys, directory: Directory | NoDirectory, h1: bytes) -> None:

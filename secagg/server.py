@@ -120,29 +120,36 @@ class Server:
         """What the session costs if it breaks off in its last round, when shares may be out; None in any other."""
         return self._plan.event(self._survivors) if self.round is Round.UNMASK else None
 
-    def receive(self, data: bytes) -> int:
+    def receive(self, data: bytes, sender: int | None = None) -> int:
         """Takes one message.
+
+        Args:
+            data: The message.
+            sender: Whose it is, where the transport knows: a message in another's name is refused. None believes it.
 
         Returns:
             The id of its sender.
 
         Raises:
             DecodingError: Not a canonical message, or one of the wrong length.
+            UnknownClientError: A message in another client's name.
             RemoteProtocolError: A message that this round does not accept; ``culprits`` names its sender.
         """
         message = messages.decode(data)
+        if sender not in {None, getattr(message, "sender", None)}:
+            raise UnknownClientError("a message in another client's name", culprits=[sender])
         expected = ACCEPTS[self.round]
         if expected is None or not isinstance(message, expected):
             self._outdated = self._outdated or (self._restored and self._answers_a_later_round(message))
             raise UnexpectedMessageError(f"round {self.round.value} accepts no {type(message).__name__}")
-        sender: int = message.sender  # type: ignore[attr-defined]
+        speaker: int = message.sender  # type: ignore[attr-defined]
         try:
-            self._admit(message, sender)
-            self._answers[sender] = self._take(message, sender)
+            self._admit(message, speaker)
+            self._answers[speaker] = self._take(message, speaker)
         except RemoteProtocolError as error:
-            error.culprits = error.culprits or (sender,)
+            error.culprits = error.culprits or (speaker,)
             raise
-        return sender
+        return speaker
 
     def close_round(
         self,
@@ -339,7 +346,7 @@ class Server:
     def _close_advertise_keys(self, answers: dict[int, AdvertiseKeys]) -> dict[int, bytes]:
         members = {client: messages.member(answers[client]) for client in sorted(answers)}
         self._admit_members(members)
-        roster = messages.Roster(self.session.id, tuple(members.values()), _signatures(answers, members))
+        roster = messages.Roster(self.session.id, tuple(members.values()), intake.signatures(answers, members))
         return dict.fromkeys(members, messages.encode(roster))
 
     def _admit_members(self, members: dict[int, messages.Member]) -> None:
@@ -352,7 +359,7 @@ class Server:
     def _close_share_keys(self, answers: dict[int, ShareKeys]) -> dict[int, bytes]:
         participants = self._admit_participants(answers)
         plan = self._plan
-        signatures = _signatures(answers, plan.clients)
+        signatures = intake.signatures(answers, plan.clients)
         inboxes = intake.by_holder(answers[client] for client in plan.clients)
         return {
             client: messages.encode(
@@ -379,7 +386,7 @@ class Server:
         self._admit_survivors(survivors)
         request: Message
         if self.session.params.active:
-            request = messages.ConsistencyRequest(self.session.id, self._bitmap, _signatures(answers, survivors))
+            request = messages.ConsistencyRequest(self.session.id, self._bitmap, intake.signatures(answers, survivors))
         else:
             request = messages.UnmaskRequest(self.session.id, self._bitmap)
         return dict.fromkeys(survivors, messages.encode(request))
@@ -434,16 +441,9 @@ class Server:
 
 
 Kept = TypeVar("Kept", bound=Message)
-Signed = TypeVar("Signed", AdvertiseKeys, ShareKeys, MaskedInput)
 Answer = TypeVar("Answer", AdvertiseKeys, ShareKeys, MaskedInput, ConsistencyCheck, Unmask)
 
 
 def _only(answers: dict[int, Message], kind: type[Answer]) -> dict[int, Answer]:
     """The answers of a round with their type; ``receive`` let in no other."""
     return {client: message for client, message in answers.items() if isinstance(message, kind)}
-
-
-def _signatures(answers: Mapping[int, Signed], clients: Iterable[int]) -> tuple[bytes, ...]:
-    """What these clients signed in a round, in this order; nothing where nobody signs."""
-    signed = (answers[client].signature for client in clients)
-    return tuple(signature for signature in signed if signature is not None)

@@ -151,7 +151,7 @@ def test_no_hostile_frame_ends_the_round(recipe: Any, folder: Path, capsys: pyte
         "cut off client -1: a frame of 4294967295 bytes, and 8 is the most",
         "cut off client 6: its certificate names somebody else",
         f"cut off client 7: a frame of 4294967295 bytes, and {recipe.LIMIT} is the most",
-        "refused a message of client 7: it speaks for another client",
+        "refused a message of client 7: a message in another client's name",
         "refused a message of client 7: not a message of wire version 1",
     ]
 

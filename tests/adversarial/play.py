@@ -47,11 +47,13 @@ def replay(session: Session, sent: Mapping[Round, Mapping[int, bytes]]) -> Aggre
     return server.outcome
 
 
-def refused_by_server(game: Play, bad: bytes, error: type[SecAggError], culprits: tuple[object, ...] = ()) -> None:
+def refused_by_server(
+    game: Play, bad: bytes, error: type[SecAggError], culprits: tuple[object, ...] = (), sender: int | None = None
+) -> None:
     """The server refuses a message by the right name, and is afterwards as it was."""
     before = game.server.round, game.server.answered, game.server.awaited
     with pytest.raises(SecAggError) as raised:
-        game.server.receive(bad)
+        game.server.receive(bad, sender)
     assert type(raised.value) is error
     assert raised.value.culprits == culprits
     assert (game.server.round, game.server.answered, game.server.awaited) == before

@@ -222,6 +222,15 @@ def test_the_server_refuses(name: str) -> None:
     assert game.finish().integers.tolist() == expected_of_five()
 
 
+@pytest.mark.parametrize("round_", [Round.ADVERTISE_KEYS, Round.SHARE_KEYS, Round.MASKED_INPUT, Round.UNMASK])
+def test_the_server_refuses_a_message_in_anothers_name_and_blames_whose_connection_it_is(round_: Round) -> None:
+    game = five_clients().until(round_)
+    own = game.answer(1)
+    refused_by_server(game, own, UnknownClientError, (2,), sender=2)
+    assert game.server.receive(own, 1) == 1
+    assert game.finish().integers.tolist() == expected_of_five()
+
+
 @pytest.mark.parametrize("key", LOW_ORDER.values(), ids=LOW_ORDER)
 def test_the_server_refuses_the_low_order_key(key: str) -> None:
     game = five_clients()

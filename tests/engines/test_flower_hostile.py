@@ -96,7 +96,7 @@ def test_a_node_advertises_keys_under_the_number_of_its_own() -> None:
     run(strategy, LocalGrid(app_of([pose]), NODES))
     first = strategy.history[0]
     assert list(first.stages[0].failures) == [1]
-    assert "speaks for another" in first.stages[0].failures[1]
+    assert "another client's name" in first.stages[0].failures[1]
     assert first.survivors == NODES - 1
 
 

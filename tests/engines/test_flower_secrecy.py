@@ -328,7 +328,7 @@ def test_a_node_that_speaks_for_another_client_has_dropped_out() -> None:
 
     strategy = secure()
     assert_same(run(strategy, LocalGrid(app_of([impostor]), NODES)), expected(model(), dropouts={3: "ShareKeys"}))
-    assert "speaks for another" in strategy.history[0].stages[2].failures[3]
+    assert "another client's name" in strategy.history[0].stages[2].failures[3]
 
 
 @pytest.mark.parametrize("stage", STAGES)

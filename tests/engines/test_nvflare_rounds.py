@@ -273,7 +273,7 @@ def test_a_site_that_speaks_for_another_is_refused() -> None:
 
     federation.fault = fault
     outcome = federation.round()
-    assert "speaks for another client" in outcome.failures["ShareKeys"]["site-1"]
+    assert "another client's name" in outcome.failures["ShareKeys"]["site-1"]
     assert said
 
 

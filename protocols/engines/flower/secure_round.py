@@ -13,7 +13,7 @@ from flwr.app import Message, RecordDict
 
 from protocols.engines.flower.exchange import Exchange
 from protocols.engines.flower.records import ABANDON, STAGE, number_of, wire, write
-from secagg import Round, Server, messages
+from secagg import Round, Server
 from secagg.errors import (
     AbortError,
     CoverageError,
@@ -21,7 +21,6 @@ from secagg.errors import (
     ParameterError,
     RemoteProtocolError,
     TooFewClientsError,
-    UnknownClientError,
 )
 from secagg.topology import topology
 
@@ -173,14 +172,8 @@ class SecureRound:
             self._keys[node] = wire(records, "keys")
 
     def _receive(self, node: int, data: bytes) -> None:
-        number = getattr(messages.decode(data), "sender", None)
-        if not isinstance(number, int):
-            raise DecodingError("a message of nobody")
-        own = number_of(node) if self._pinned is None else self._number.get(node, number)
-        if number != own:
-            raise UnknownClientError("a node speaks for another client")
-        self._server.receive(data)
-        self._number[node] = number
+        own = number_of(node) if self._pinned is None else self._number.get(node)
+        self._number[node] = self._server.receive(data, own)
 
     def _close(self) -> None:
         outgoing = self._server.close_round()
