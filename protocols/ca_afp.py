@@ -17,12 +17,13 @@ from pruning.ca_afp import (
     SQUARE,
     Bounds,
     ClusterStatistics,
+    Coherence,
     Schedule,
     ScoreSettings,
     mask_step,
     score,
 )
-from pruning.kernels import Scope  # noqa: TC001 - read when settings are given as text
+from pruning.kernels import FLOOR, Scope
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -76,11 +77,16 @@ class AdaptiveSettings:
     alpha: float = 0.5
     beta: float = 0.25
     gamma: float = 0.25
-    coherence: Literal["paper", "corrected"] = "corrected"
+    coherence: Coherence = "corrected"
     terms: Literal["scaled", "rank"] = "scaled"
     largest_gradient: float = 4.0
 
     def __post_init__(self) -> None:
+        if not FLOOR <= self.density <= self.start_density <= 1:
+            raise ParameterError(
+                f"density must be from {FLOOR} to start_density, and start_density at most 1, not {self.density} and "
+                f"{self.start_density}"
+            )
         if self.dense_rounds < 1 or not 1 <= self.step_every <= self.prune_rounds:
             raise ParameterError("dense_rounds must be at least 1, and step_every from 1 to prune_rounds")
         _ = self.schedule, self.score, Bounds(deviation=1.0, gradient=self.largest_gradient)

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from protocols.stages import Delta, Fetch, LocalTraining
 from protocols.system import System
 from protocols.training import Examples, accuracy
 from protocols.vectors import vector_of
-from secagg.errors import ParameterError
+from secagg.errors import ParameterError, TooFewClientsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from protocols.synchronous import SynchronousSystem
     from protocols.training import State
     from pruning.masks import Mask
+
+Method: TypeAlias = Literal["agglomerative", "secure"]
+"""How clusters are found; see ``ClusterSettings``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +69,15 @@ class ClusterSettings:
     """
 
     clusters: int = 3
-    clustering: Literal["agglomerative", "secure"] | None = None
+    clustering: Method | None = None
     smallest: int | None = None
     iterations: int = ITERATIONS
 
     def __post_init__(self) -> None:
         if self.clusters < 1 or self.iterations < 1 or not (self.smallest is None or self.smallest >= 1):
             raise ParameterError("clusters, iterations and smallest must be at least 1")
+        if self.clustering not in {None, *get_args(Method)}:
+            raise ParameterError(f"clustering must be {' or '.join(get_args(Method))}, not {self.clustering!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,15 @@ class Clustered(System):
         self.settings = settings or ClusterSettings()
         if self.settings.clustering == "agglomerative" and aggregator.encrypted:
             raise ParameterError("clustering 'agglomerative' reads every update: use 'secure', or aggregation 'float'")
-        _ = self._smallest
+        if self.settings.clustering == "secure" and aggregator.params is None:
+            raise ParameterError(
+                "clustering 'secure' takes sums: use 'agglomerative', or another aggregation than 'float'"
+            )
+        if self._smallest > len(federation.examples):
+            raise TooFewClientsError(
+                f"{len(federation.examples)} clients are fewer than the smallest cluster, {self._smallest}: lower "
+                "smallest, or take more clients"
+            )
         self.membership: Mapping[Client, int] = {}
         self.inner: tuple[SynchronousSystem, ...] = ()
         self._checkpoints: tuple[Checkpoint, ...] = ()
@@ -134,12 +147,15 @@ class Clustered(System):
             one.step(own, _among(dropouts, one.federation), None)
             for one, own in zip(self.inner, self._checkpoints, strict=True)
         ]
-        outcomes = [outcome for outcome, _ in played]
-        seconds = max(one.seconds for one in outcomes)
-        finished_at = checkpoint.seconds + seconds
         self._checkpoints = tuple(own for _, own in played)
-        after = replace(checkpoint, number=checkpoint.number + 1, seconds=finished_at, memory=self.remember())
-        return self._together(checkpoint.number, outcomes, seconds, finished_at), after
+        told = self._together(checkpoint, [outcome for outcome, _ in played])
+        after = replace(
+            checkpoint,
+            number=checkpoint.number + 1,
+            seconds=checkpoint.seconds + told.seconds,
+            memory=self.remember(),
+        )
+        return told, after
 
     def model_of(self, client: Client, checkpoint: Checkpoint) -> tuple[State, Mask]:
         """That of the client's cluster."""
@@ -202,7 +218,7 @@ class Clustered(System):
         )
 
     @property
-    def _clustering(self) -> Literal["agglomerative", "secure"]:
+    def _clustering(self) -> Method:
         return self.settings.clustering or ("agglomerative" if self.aggregator.params is None else "secure")
 
     @property
@@ -311,12 +327,16 @@ class Clustered(System):
         ]
         return tuple(self.inner_of(self.part(clients, one)) for one, clients in zip(clusters, members, strict=True))
 
-    def _together(self, number: int, outcomes: Sequence[Outcome], seconds: float, finished_at: float) -> Outcome:
+    def _together(self, checkpoint: Checkpoint, outcomes: Sequence[Outcome]) -> Outcome:
         """The rounds of all clusters as one; a cluster whose round was lost keeps its model."""
         rounds = [one for one in outcomes if isinstance(one, RoundResult)]
+        lost = [one for one in outcomes if isinstance(one, LostRound)]
+        longest = max(one.seconds for one in outcomes)
         if not rounds:
-            reasons = [one.reason for one in outcomes if isinstance(one, LostRound)]
-            return LostRound(number=number, reason="; ".join(reasons), seconds=seconds)
+            reason = "; ".join(one.reason for one in lost)
+            return LostRound(number=checkpoint.number, reason=reason, seconds=longest)
+        clients = self._served_by_one({name: client for one in rounds for name, client in one.clients.items()})
+        seconds = max(longest, self.measuring.round_seconds(clients))
         details = {
             name: fmean(one.details[name] for one in rounds if name in one.details)
             for name in sorted({name for one in rounds for name in one.details})
@@ -324,18 +344,34 @@ class Clustered(System):
         differences = [one.difference for one in rounds if one.difference is not None]
         said = [one.verdict if isinstance(one, RoundResult) else f"lost: {one.reason}" for one in outcomes]
         return RoundResult(
-            number=number,
+            number=checkpoint.number,
             accuracy=self._accuracy(outcomes),
-            finished_at=finished_at,
+            finished_at=checkpoint.seconds + seconds,
             seconds=seconds,
-            clients={name: client for one in rounds for name, client in one.clients.items()},
+            clients=clients,
             survivors=tuple(name for one in rounds for name in one.survivors),
             withheld_share=fmean([one.withheld_share for one in rounds], [len(one.clients) for one in rounds]),
             difference=max(differences) if differences else None,
             verdict=f"the server knows who is in which of {len(said)} clusters. "
             + " ".join(f"Cluster {cluster}: {one}" for cluster, one in enumerate(said)),
-            details={**details, "clusters": float(len(outcomes)), "clusters lost": float(len(outcomes) - len(rounds))},
+            details={**details, "clusters": float(len(outcomes)), "clusters lost": float(len(lost))},
         )
+
+    def _served_by_one(self, clients: Mapping[str, ClientRound]) -> Mapping[str, ClientRound]:
+        """All clusters share the server's links: nobody is done before they have carried everybody's bytes."""
+        server = self.federation.fleet.server
+        to_all = sum(one.download_bytes for one in clients.values()) / server.upload_bytes_per_second
+        in_time = sum(one.upload_bytes for one in clients.values() if not one.late)
+        from_all = in_time / server.download_bytes_per_second
+        times = {
+            name: replace(
+                one.seconds,
+                download=max(one.seconds.download, to_all),
+                upload=max(one.seconds.upload, from_all),
+            )
+            for name, one in clients.items()
+        }
+        return {name: replace(one, seconds=times[name]) for name, one in clients.items()}
 
     def _accuracy(self, outcomes: Sequence[Outcome]) -> float:
         """Over all clusters, by their clients' test examples or, where none has its own, by their clients."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from protocols.results import ClientRound
 from protocols.simulation.clock import TrainingCosts, client_time, round_seconds
@@ -119,7 +119,7 @@ class Measuring:
             for client, one in work.items()
         }
 
-    def round_seconds(self, clients: Mapping[Client, ClientRound]) -> float:
+    def round_seconds(self, clients: Mapping[Any, ClientRound]) -> float:
         """A round ends with the slowest client that is in time, and not before the deadline where another is late."""
         in_time = [client.seconds for client in clients.values() if not client.late]
         waited = self._federation.deadline if len(in_time) < len(clients) else None

@@ -6,15 +6,15 @@ single client. Only kernels are pruned; biases and normalisations are always hel
 
 Reconstructed from public descriptions and code. Known weaknesses of the published score, kept where its name is given:
 ``1 / (1 + variance)`` is nearly constant, since trained weights scatter by far less than 1; and a weight that never
-moves, because its inputs or its gradients are always zero, looks perfectly coherent. ``rank`` cures the first, nothing
-here the second.
+moves, because its inputs or its gradients are always zero, looks perfectly coherent. ``corrected`` and ``rank`` cure
+the first, ``shared`` both.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from pruning.kernels import Group, Scope, Vector
     from pruning.masks import Mask
+
+Coherence: TypeAlias = Literal["paper", "corrected", "shared"]
+"""How much clients agree on a weight; see ``ScoreSettings``."""
 
 SQUARE, SIGN, GRADIENT = "square", "sign", "gradient"
 """Names of the means that a cluster takes. The mean deviation is the round's own mean: deviations are the updates, and
@@ -122,10 +125,12 @@ class ScoreSettings:
         alpha: Factor of magnitude.
         beta: Factor of coherence.
         gamma: Factor of the agreement of signs.
-        coherence: ``"paper"``: ``1 / (1 + variance)``. ``"corrected"``, ours: the variance over its mean in the layer.
+        coherence: ``"paper"``: ``1 / (1 + variance)``. ``"corrected"``, ours: the same of the variance over its mean in
+            the layer. ``"shared"``, ours: the share of a weight's movement that all clients have in common, the square
+            of the mean deviation over the mean square, from 0 to 1; where nobody moves, 0.
         terms: ``"scaled"``: magnitude and coherence over their largest, as published. ``"rank"``, ours: each term by
-            its rank in the layer, from 0 to 1, so that a factor says what share a term has in the order; which of the
-            coherences is ranked makes no difference then.
+            its rank in the layer, from 0 to 1, so that a factor says what share a term has in the order; ``"paper"``
+            and ``"corrected"`` make no difference then.
 
     Raises:
         ParameterError: A factor is negative or not finite, all are 0, or a name is unknown.
@@ -134,15 +139,15 @@ class ScoreSettings:
     alpha: float = 0.5
     beta: float = 0.25
     gamma: float = 0.25
-    coherence: Literal["paper", "corrected"] = "corrected"
+    coherence: Coherence = "corrected"
     terms: Literal["scaled", "rank"] = "scaled"
 
     def __post_init__(self) -> None:
         factors = (self.alpha, self.beta, self.gamma)
         if not all(0 <= factor < math.inf for factor in factors) or not any(factors):
             raise ParameterError("alpha, beta and gamma must be at least 0, finite, and not all 0")
-        if self.coherence not in {"paper", "corrected"}:
-            raise ParameterError(f"coherence must be paper or corrected, not {self.coherence!r}")
+        if self.coherence not in get_args(Coherence):
+            raise ParameterError(f"coherence must be one of {', '.join(get_args(Coherence))}, not {self.coherence!r}")
         if self.terms not in {"scaled", "rank"}:
             raise ParameterError(f"terms must be scaled or rank, not {self.terms!r}")
 
@@ -171,14 +176,13 @@ def score(
         NotFiniteError: A weight is NaN or infinite.
     """
     settings = settings or ScoreSettings()
-    sizes, variance, signs = np.abs(kernels.checked("weights", weights)), statistics.variance, statistics.mean_sign
+    sizes, agreement = np.abs(kernels.checked("weights", weights)), np.abs(statistics.mean_sign)
     scores = np.zeros(kernels.size)
     for place in kernels.places:
         held = active[place]
         if held.any():
-            scores[place][held] = _layer_scores(
-                sizes[place][held], variance[place][held], np.abs(signs[place][held]), settings
-            )
+            coherence = _coherence(statistics, place, held, settings.coherence)
+            scores[place][held] = _layer_scores(sizes[place][held], coherence, agreement[place][held], settings)
     return scores
 
 
@@ -249,12 +253,20 @@ def mask_step(mask: Mask, scores: ArrayLike, regrow_scores: ArrayLike, schedule:
     return kernels.mask(after, mask.provenance)
 
 
-def _layer_scores(sizes: Vector, variance: Vector, agreement: Vector, settings: ScoreSettings) -> Vector:
-    mean = 1.0 if settings.coherence == "paper" else variance.mean()
-    coherence = 1 / (1 + np.divide(variance, mean, out=np.zeros_like(variance), where=mean > 0))
+def _coherence(statistics: ClusterStatistics, place: slice, held: NDArray[np.bool_], kind: Coherence) -> Vector:
+    """Of the held weights of a layer."""
+    if kind == "shared":
+        common, square = statistics.mean_deviation[place][held] ** 2, statistics.mean_square[place][held]
+        return np.minimum(np.divide(common, square, out=np.zeros_like(common), where=square > 0), 1.0)
+    variance = statistics.variance[place][held]
+    mean = 1.0 if kind == "paper" else variance.mean()
+    return 1 / (1 + np.divide(variance, mean, out=np.zeros_like(variance), where=mean > 0))
+
+
+def _layer_scores(sizes: Vector, coherence: Vector, agreement: Vector, settings: ScoreSettings) -> Vector:
     terms = (_ranks(sizes), _ranks(coherence), _ranks(agreement))
     if settings.terms == "scaled":
-        terms = (sizes / (sizes.max() or 1.0), coherence / coherence.max(), agreement)
+        terms = (sizes / (sizes.max() or 1.0), coherence / (coherence.max() or 1.0), agreement)
     factors = (settings.alpha, settings.beta, settings.gamma)
     total: Vector = sum((factor * term for factor, term in zip(factors, terms, strict=True)), np.zeros_like(sizes))
     return total

@@ -99,6 +99,21 @@ SUITES: Mapping[str, tuple[Variant, ...]] = MappingProxyType(
             Variant(
                 label="magnitude", system="ca-afp", aggregation="float", settings={"alpha": 1, "beta": 0, "gamma": 0}
             ),
+            # Not published: another coherence, and one ranking over all layers instead of one density for each.
+            Variant(label="ca-afp-shared", system="ca-afp", aggregation="float", settings={"coherence": "shared"}),
+            Variant(
+                label="ca-afp-shared-rank",
+                system="ca-afp",
+                aggregation="float",
+                settings={"coherence": "shared", "terms": "rank"},
+            ),
+            Variant(label="ca-afp-global", system="ca-afp", aggregation="float", settings={"scope": "global"}),
+            Variant(
+                label="magnitude-global",
+                system="ca-afp",
+                aggregation="float",
+                settings={"alpha": 1, "beta": 0, "gamma": 0, "scope": "global"},
+            ),
             Variant(label="no-magnitude", system="ca-afp", aggregation="float", settings={"alpha": 0}),
             Variant(label="no-coherence", system="ca-afp", aggregation="float", settings={"beta": 0}),
             Variant(label="no-signs", system="ca-afp", aggregation="float", settings={"gamma": 0}),

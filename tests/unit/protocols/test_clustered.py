@@ -18,8 +18,9 @@ from protocols.clustered import CaAfp, CaAfpSettings, ClusteredFedAvg, ClusterSe
 from protocols.experiments.folder import RunFolder
 from protocols.results import LostRound, RoundResult
 from protocols.simulation.calibration import Calibration, SecureTime
+from protocols.simulation.devices import ServerLinks
 from protocols.training import Examples, accuracy
-from secagg.errors import ParameterError
+from secagg.errors import ParameterError, TooFewClientsError
 from secagg.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -138,6 +139,12 @@ def test_what_cannot_be_is_refused(opposed: Federation, clear: FixedPoint) -> No
     system = ClusteredFedAvg(opposed, clear, TWO)
     with pytest.raises(ParameterError, match="ledgers"):
         system.run(1, ledgers={"fast-01": Ledger()})
+    with pytest.raises(ParameterError, match="clustering must be agglomerative or secure, not 'bogus'"):
+        CaAfpSettings(clustering="bogus")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="clustering 'secure' takes sums"):
+        ClusteredFedAvg(opposed, FloatMean(clear.layout), ClusterSettings(clustering="secure"))
+    with pytest.raises(TooFewClientsError, match="8 clients are fewer than the smallest cluster, 40: lower smallest"):
+        ClusteredFedAvg(opposed, clear, ClusterSettings(smallest=40))
     for wrong in ({"clusters": 0}, {"smallest": 0}, {"iterations": 0}):
         with pytest.raises(ParameterError, match="at least 1"):
             ClusterSettings(**wrong)  # type: ignore[arg-type]
@@ -341,6 +348,20 @@ def test_a_cluster_whose_round_is_lost_keeps_its_model_and_its_accuracy(
     assert set(after.clients) == set(opposed.fleet.names[:5])
     assert "Cluster 1: lost: " in after.verdict
     assert after.seconds > apart[0].seconds  # two of the others are slow, and are waited for
+
+
+def test_all_clusters_share_the_servers_links(opposed: Federation, clear: FixedPoint, instant: Calibration) -> None:
+    links = ServerLinks(upload_bytes_per_second=2e3, download_bytes_per_second=1e3)
+    slow = replace(opposed, fleet=replace(opposed.fleet, server=links))
+    (_, start), (told, end) = ClusteredFedAvg(slow, clear, TWO, calibration=instant).play(2)
+    assert isinstance(told, RoundResult)
+    downloads, uploads = (
+        sum(getattr(one, name) for one in told.clients.values()) for name in ("download_bytes", "upload_bytes")
+    )
+    assert {one.seconds.download for one in told.clients.values()} == {downloads / 2e3}
+    assert {one.seconds.upload for one in told.clients.values()} == {uploads / 1e3}
+    assert told.seconds == max(one.seconds.total for one in told.clients.values())
+    assert end.seconds == told.finished_at == start.seconds + told.seconds
 
 
 def test_a_round_that_every_cluster_loses_is_lost(opposed: Federation, clear: FixedPoint, instant: Calibration) -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.ca_afp import Bounds, ClusterStatistics, Schedule, ScoreSettings, mask_step, score
+from pruning.ca_afp import Bounds, ClusterStatistics, Coherence, Schedule, ScoreSettings, mask_step, score
 from pruning.kernels import Kernels
 from secagg.declaration import Provenance
 from secagg.errors import LayoutMismatchError, NotFiniteError, ParameterError
@@ -80,6 +80,16 @@ def test_the_corrected_coherence_is_relative_to_the_scatter_of_the_layer() -> No
     assert score(PAIR, np.ones(6), statistics(np.zeros(6), np.zeros(6)), ALL, only).tolist() == [1.0] * 6
 
 
+def test_the_shared_coherence_is_the_part_of_the_movement_that_all_have_in_common() -> None:
+    only = ScoreSettings(alpha=0.0, beta=1.0, gamma=0.0, coherence="shared")
+    # By weight: all move alike, half of them move, two go opposite ways, nobody moves; and two that nobody moves.
+    moves = np.array([[2.0, 2.0, 1.0, 0.0, 0.0, 0.0], [2.0, 0.0, -1.0, 0.0, 0.0, 0.0]])
+    means = ClusterStatistics(moves.mean(axis=0), np.square(moves).mean(axis=0), np.zeros(6), np.zeros(6))
+    assert score(PAIR, np.ones(6), means, ALL, only).tolist() == [1, 0.5, 0, 0, 0, 0]
+    rounded = ClusterStatistics(np.full(6, 0.1), np.full(6, 0.0099), np.zeros(6), np.zeros(6))
+    assert score(PAIR, np.ones(6), rounded, ALL, only).tolist() == [1] * 6
+
+
 def test_pruned_weights_score_nothing_and_do_not_count_in_a_layers_mean() -> None:
     only = ScoreSettings(alpha=0.0, beta=1.0, gamma=0.0)
     active = np.array([False, True, True, False, False, False])
@@ -96,12 +106,17 @@ def test_ranked_terms_depend_on_the_order_alone_and_equal_values_share_a_rank() 
     assert single.tolist() == [0, 0, 0, 0, 0.5, 0]
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=12, max_size=12), st.sampled_from(["scaled", "rank"]))
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=12, max_size=12),
+    st.sampled_from(get_args(Coherence)),
+    st.sampled_from(["scaled", "rank"]),
+)
 def test_a_score_lies_between_zero_and_the_sum_of_its_factors(
-    numbers: list[float], terms: Literal["scaled", "rank"]
+    numbers: list[float], coherence: Coherence, terms: Literal["scaled", "rank"]
 ) -> None:
-    weights, variance = np.array(numbers[:6]), np.square(numbers[6:])
-    found = score(PAIR, weights, statistics(variance, np.clip(weights, -1, 1)), ALL, ScoreSettings(terms=terms))
+    weights, moved = np.array(numbers[:6]), np.array(numbers[6:])
+    means = ClusterStatistics(moved / 2, np.square(moved), np.clip(weights, -1, 1), np.zeros(6))
+    found = score(PAIR, weights, means, ALL, ScoreSettings(coherence=coherence, terms=terms))
     assert (found >= 0).all()
     assert (found <= 1 + 1e-12).all()
 
