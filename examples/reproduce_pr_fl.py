@@ -9,13 +9,16 @@ from protocols.experiments.reproduce import reproduce
 # Ten clients on the published links, five steps on batches of 20 a trip, as published. A run ends by simulated time.
 TRAINING = "--training steps=5 --training batch_size=20 --training optimiser=sgd"
 FLEET = "--clients 10 --profile published-links --warm-up 0 --rounds 100000 --plain"
-MNIST = "--dataset mnist-mlp --training learning_rate=.1 --until 500 --targets .9 .93 .95 .97"
+MNIST = "--dataset mnist-mlp --training learning_rate=.1"
+SHORT, LONG = "--until 500 --targets .9 .93 .95 .97", "--until 2000 --targets .95 .97 .98 .985"
 CIFAR = "--dataset cifar10 --until 1500 --targets .4 .45 .5"
 SESSIONS = "--params min_cohort=3 --params max_dropouts=1"
 
 COMPARISONS = {
-    "mnist-skewed": f"{MNIST} --partition label-skewed --alpha 0.3",
-    "mnist-even": f"{MNIST} --partition even",
+    "mnist-skewed": f"{MNIST} {SHORT} --partition label-skewed --alpha 0.3",
+    "mnist-even": f"{MNIST} {SHORT} --partition even",
+    "mnist-skewed-long": f"{MNIST} {LONG} --partition label-skewed --alpha 0.3",
+    "mnist-even-long": f"{MNIST} {LONG} --partition even",
     "cifar10-skewed": f"{CIFAR} --partition label-skewed --alpha 1",
     "cifar10-even": f"{CIFAR} --partition even",
 }
