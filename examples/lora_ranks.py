@@ -78,7 +78,7 @@ for round_number in range(15):
         for name, update in updates[client].items():
             part_of = torch.from_numpy(masks[client][name].copy())
             update[part_of] = (own[name] - part(name, adapters[name], rank)).flatten()
-    result = secagg.simulate(updates, masks, mode="mask-indexed", params=params)
+    result = secagg.simulate(updates, masks, mode="mask-indexed", params=params, provenance=secagg.Provenance.DEVICE)
     adapters = result.apply(adapters)
     accuracy = (forward(base, adapters, x[TRAIN:]).argmax(dim=1) == y[TRAIN:]).float().mean()
     print(f"round {round_number}: accuracy {accuracy:.2f}")

@@ -172,6 +172,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     dropouts: Mapping[Any, Stage | str] | None = None,
     seed: bytes | int | None = None,
     *,
+    provenance: Provenance = Provenance.DATA,
     layout: Layout | None = None,
     model_root: bytes = b"",
     ledgers: Mapping[Any, Ledger] | None = None,
@@ -193,6 +194,8 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
         dropouts: Client to the last stage that it completes, as a ``Stage`` or by name. Where a uniform session of
             pruned updates counts first, all clients take part in the counting.
         seed: Makes the run repeatable, secrets included: for simulations only.
+        provenance: What masks of bools were made of; a ``Declaration`` says it itself. By default the clients' data,
+            which ends every guarantee of ``privacy`` where masks are declared.
         layout: The layout of the updates with its prunable units (``pruning.find_units(model).layout``), which
             makes the declarations of unit masks a bit a unit.
         model_root: Root of the model that the updates start from (``secagg.merkle``), 32 bytes, or empty.
@@ -225,7 +228,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     contributions = {
         ids[client]: Contribution(
             structure.arrays(delta, client),
-            _declared(layout, (masks or {}).get(client), client),
+            _declared(layout, (masks or {}).get(client), client, provenance),
             None if weights is None else float(weights[client]),
         )
         for client, delta in deltas.items()
@@ -402,10 +405,10 @@ def _check_clients(name: str, keys: Mapping[Any, Any] | None, ids: Mapping[Any, 
         raise WeightError(f"{name} leaves out clients: {missing}", culprits=missing)
 
 
-def _declared(layout: Layout, mask: Any, client: Hashable) -> Declaration | None:
+def _declared(layout: Layout, mask: Any, client: Hashable, provenance: Provenance) -> Declaration | None:
     if mask is None or isinstance(mask, Declaration):
         return mask
-    return declaration.of_coordinates(layout, mask_vector(layout, mask, client), Provenance.DATA)
+    return declaration.of_coordinates(layout, mask_vector(layout, mask, client), provenance)
 
 
 def _mask_of(contribution: Contribution) -> Declaration:

@@ -124,6 +124,14 @@ def test_units_of_a_layout_make_declarations_small() -> None:
         simulate(VALUES, layout=Layout(layout.tensors[:1], {"rows": 2}))
 
 
+def test_masks_count_as_made_of_data_unless_it_is_said_what_they_were_made_of() -> None:
+    told = simulate(VALUES, some_masks(), mode="mask-indexed", params=NO_DROPOUTS)
+    assert "of them computed from data" in told.verdict
+    device = simulate(VALUES, some_masks(), mode="mask-indexed", params=NO_DROPOUTS, provenance=Provenance.DEVICE)
+    assert "computed from data" not in device.verdict
+    np.testing.assert_array_equal(device.sum["w"], told.sum["w"])
+
+
 @pytest.mark.parametrize("stage", ["ShareKeys", "share_keys", Stage.SHARE_KEYS])
 def test_dropouts_are_named_by_stage(stage: Stage | str) -> None:
     result = simulate(VALUES, dropouts={"dan": stage})
