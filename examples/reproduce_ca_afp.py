@@ -20,6 +20,14 @@ COMPARISONS = {
     "wisdm": "--dataset wisdm --clients 51 --fine-tuning 12",
     "wisdm-two-labels": "--dataset wisdm --clients 51 --partition few-labels --fine-tuning 6",
 }
+EPOCHS = {
+    "har-two-labels-epochs": f"{COMPARISONS['har-two-labels']} --training steps=8",
+    "wisdm-epochs": "--dataset wisdm --clients 51 --fine-tuning 8 --training steps=8",
+    "wisdm-two-labels-epochs": "--dataset wisdm --clients 51 --partition few-labels --fine-tuning 3 --training steps=3",
+}
+"""As published: three local epochs a round, whatever a client has, and a pull towards the cluster's model."""
+
+COMPARISONS |= {name: f"{options} --training proximal=.01" for name, options in EPOCHS.items()}
 QUICK = {"digits": "--dataset digits --clients 12 --partition label-skewed --fine-tuning 20"}
 
 if __name__ == "__main__":  # worker processes import this file, and must not begin anew

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from pruning.kernels import Vector
     from pruning.masks import Mask
 
+LEAST_COHORT = 3
+"""Fewest clients in a sum beside which there is one of squares."""
+
 DEVIATIONS = 4.0
 """How far a weight may move in a round before a secure mean clips it, in learning rates times steps: Adam moves it by
 about one at most."""
@@ -137,6 +140,10 @@ class AdaptivePruning(SparseSystem):
         calibration: Calibration | None = None,
     ) -> None:
         super().__init__(federation, aggregator, twin=twin, calibration=calibration)
+        if aggregator.encrypted and aggregator.params is not None and aggregator.params.min_cohort < LEAST_COHORT:
+            raise ParameterError(
+                f"min_cohort must be at least {LEAST_COHORT}: over two clients sum and sum of squares are both values"
+            )
         self.settings = settings or AdaptiveSettings()
         training = federation.training
         self._bounds = Bounds(

@@ -124,6 +124,10 @@ class Clustered(System):
             raise ParameterError(
                 "clustering 'secure' takes sums: use 'agglomerative', or another aggregation than 'float'"
             )
+        if aggregator.params is not None and aggregator.params.active:
+            raise ParameterError(
+                "clusters follow counts that an active server could forge: set adversary='semi-honest'"
+            )
         if self._smallest > len(federation.examples):
             raise TooFewClientsError(
                 f"{len(federation.examples)} clients are fewer than the smallest cluster, {self._smallest}: lower "
@@ -203,7 +207,7 @@ class Clustered(System):
         whole = self.federation
         devices = tuple(replace(whole.fleet.device(client), straggler=False) for client in clients)
         own = [whole.tests[client] for client in clients if client in whole.tests]
-        share = None
+        share = len(clients)  # as if drawn: a cluster may lose its round without taking back those of the others
         if whole.participants is not None:
             drawn = round(whole.participants * len(clients) / len(whole.examples))
             share = min(len(clients), max(drawn, self._least_cohort))
@@ -282,7 +286,8 @@ class Clustered(System):
         said = dict.fromkeys(session.verdict for session in found.sessions)
         verdict = (
             f"the server learns who is in which cluster and, in {len(found.sessions)} sessions, how many chose each "
-            f"centroid, and sums of sketches over at least {self._smallest} clients. Of the sessions: {' '.join(said)}"
+            f"centroid, and sums of sketches over at least {self._smallest} clients, of which two that differ by one "
+            f"client show its sketch. Of the sessions: {' '.join(said)}"
         )
         return found.membership, clients, verdict
 

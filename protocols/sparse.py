@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from protocols.simulation.calibration import Calibration
     from protocols.training import State
     from pruning.kernels import Vector
+
+
+TOGETHER = " These means and that of the updates say more together than each does."
+"""Of a round with several sums of one training; ``docs/security.md`` says what."""
 
 
 class SparseSystem(SynchronousSystem):
@@ -111,7 +116,7 @@ class SparseSystem(SynchronousSystem):
             return SILENCE
         averaged = self._averaged(context, {client: self.contribution(context, one) for client, one in work.items()})
         self._means = averaged.mean
-        return Talk((averaged,))
+        return Talk((replace(averaged, verdict=averaged.verdict + TOGETHER),))
 
     def learn(
         self,
@@ -169,6 +174,7 @@ class SparseSystem(SynchronousSystem):
             params=self.aggregator.params,
             seed=session_seed(self.federation.seed, "means", self.name, self.settings, context.number),
             encrypted=self.aggregator.encrypted,
+            model_root=context.served.root,
         )
 
 

@@ -175,7 +175,8 @@ class SynchronousSystem(System):
         after = replace(
             checkpoint, number=checkpoint.number + 1, seconds=checkpoint.seconds + seconds, memory=self.memory()
         )
-        return LostRound(number=checkpoint.number, reason=str(error), seconds=seconds), after
+        opened = "".join(f" Before it was lost: {one.verdict}" for one in talk.sessions)
+        return LostRound(number=checkpoint.number, reason=str(error) + opened, seconds=seconds), after
 
     def _session_seed(self, number: int) -> bytes:
         """Secrets of its own for every session, although runs repeat."""

@@ -9,10 +9,10 @@ holds each slot's sum, whose direction is the new centroid. Slots are counted be
 fewer than ``smallest`` clients picked is closed, and its clients pick another, so that no small group is ever summed.
 
 The server learns the counts of every pick, the sum of the sketches in every slot, and at last who is in which cluster,
-which it has to know. A client must therefore give a fresh sketch in each iteration, of another epoch of its training
-with other batches: a sketch summed in two groups that differ by one client would be that client's sketch. Fresh ones
-blur such a difference, by no more than training varies from epoch to epoch: it is no proof, and the few numbers of a
-sketch bound what there is to see.
+which it has to know. Two sums that differ by one client, which picked another slot the next time, show that client's
+sketch: fresh ones in each iteration, of another training with other batches, blur it hardly at all (a client's two
+sketches have a cosine of .99; ``docs/security.md`` has what was measured). Only the few numbers of a sketch bound what
+there is to see. Groups whose sketches must stay hidden are to be formed without clustering.
 
 It starts from the sums of public random groups of ``smallest`` clients: of twice as many as clusters are wanted, those
 that point the least the same way. After the second iteration the centroids that do so are kept. Random directions, the

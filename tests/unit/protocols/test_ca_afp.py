@@ -173,6 +173,23 @@ def test_what_is_summed_besides_is_never_the_update_itself(
             assert abs(cosine) < 0.99
 
 
+def test_the_session_of_means_is_bound_to_the_model_that_clients_were_handed(
+    federation: Federation, plain: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots: list[bytes] = []
+
+    def noted(*given: Any, **settings: Any) -> Any:
+        roots.append(settings["model_root"])
+        return averages(*given, **settings)
+
+    averages = vars(sparse)["averages"]
+    monkeypatch.setattr(sparse, "averages", noted)
+    system = AdaptivePruning(federation, plain, replace(SETTINGS, dense_rounds=1), calibration=instant)
+    system.run(1)
+    start = federation.start().state
+    assert roots == [Served(federation.units.layout, start).root]
+
+
 def test_bounds_are_public_and_everything_is_within_them(
     federation: Federation, plain: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +232,7 @@ def test_every_session_is_in_the_verdict_of_its_round(
 def test_an_encrypted_run_with_dropouts_ends_at_the_same_model_and_mask_as_its_twin(
     federation: Federation, instant: Calibration
 ) -> None:
-    secure = Uniform(federation.units.layout, secagg.Params(min_cohort=2, max_dropouts=2))
+    secure = Uniform(federation.units.layout, secagg.Params(min_cohort=3, max_dropouts=2))
     dropouts: dict[int, dict[Hashable, str]] = {2: {"fast-02": "ShareKeys"}, 3: {"straggler-01": "MaskedInput"}}
     system = AdaptivePruning(federation, secure, SETTINGS, twin=secure.twin, calibration=instant)
     clear = AdaptivePruning(federation, secure.twin, SETTINGS, calibration=instant)
@@ -225,6 +242,27 @@ def test_an_encrypted_run_with_dropouts_ends_at_the_same_model_and_mask_as_its_t
     assert system.mask == clear.mask
     assert system.kernels.density(system.mask) == 0.5
     assert all(torch.equal(tensor, other.state[name]) for name, tensor in end.state.items())
+
+
+def test_a_round_without_its_updates_still_says_which_sums_were_opened(
+    federation: Federation, instant: Calibration
+) -> None:
+    secure = Uniform(federation.units.layout, secagg.Params(min_cohort=3, max_dropouts=2))
+    gone: dict[Hashable, str] = dict.fromkeys(list(federation.examples)[:4], "ShareKeys")
+    setup = replace(federation, participants=len(federation.examples))
+    (lost, _), *_ = AdaptivePruning(setup, secure, replace(SETTINGS, dense_rounds=1), calibration=instant).play(
+        1, dropouts={0: gone}
+    )
+    assert isinstance(lost, LostRound)
+    assert "Before it was lost: " in lost.reason
+    assert "say more together than each does" in lost.reason
+
+
+def test_squares_are_summed_over_three_at_least(federation: Federation) -> None:
+    layout, two = federation.units.layout, secagg.Params(min_cohort=2, max_dropouts=2)
+    with pytest.raises(ParameterError, match="min_cohort must be at least 3"):
+        AdaptivePruning(federation, Uniform(layout, two))
+    assert AdaptivePruning(federation, FixedPoint(layout, two)).settings == AdaptiveSettings()
 
 
 # ---------------------------------------------------------------------------------- settings

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 PARAMS = secagg.Params(min_cohort=2, max_dropouts=1)
 """A sum needs three clients."""
 
+OF_THREE = secagg.Params(min_cohort=3, max_dropouts=0)
+"""Likewise, where squares are summed too and two would not do."""
+
 LONGER: dict[str, Any] = {"steps": 6, "batch_size": 20}
 """So long that what is learned outweighs what the noise of batches adds."""
 
@@ -139,6 +142,8 @@ def test_what_cannot_be_is_refused(opposed: Federation, clear: FixedPoint) -> No
     system = ClusteredFedAvg(opposed, clear, TWO)
     with pytest.raises(ParameterError, match="ledgers"):
         system.run(1, ledgers={"fast-01": Ledger()})
+    with pytest.raises(ParameterError, match="adversary='semi-honest'"):
+        ClusteredFedAvg(opposed, Uniform(clear.layout, replace(PARAMS, adversary="active")), TWO)
     with pytest.raises(ParameterError, match="clustering must be agglomerative or secure, not 'bogus'"):
         CaAfpSettings(clustering="bogus")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="clustering 'secure' takes sums"):
@@ -350,6 +355,17 @@ def test_a_cluster_whose_round_is_lost_keeps_its_model_and_its_accuracy(
     assert after.seconds > apart[0].seconds  # two of the others are slow, and are waited for
 
 
+def test_a_cluster_that_loses_its_round_takes_back_no_other_clusters(
+    opposed: Federation, clear: FixedPoint, instant: Calibration
+) -> None:
+    system = ClusteredFedAvg(opposed, Uniform(clear.layout, PARAMS), TWO, calibration=instant)
+    _, (told, end) = system.play(2, dropouts={1: GONE})
+    assert isinstance(told, RoundResult)
+    assert set(told.clients) == set(opposed.fleet.names[:5])
+    assert [one.number for one in system._checkpoints] == [2, 2]
+    assert end.number == 2
+
+
 def test_all_clusters_share_the_servers_links(opposed: Federation, clear: FixedPoint, instant: Calibration) -> None:
     links = ServerLinks(upload_bytes_per_second=2e3, download_bytes_per_second=1e3)
     slow = replace(opposed, fleet=replace(opposed.fleet, server=links))
@@ -392,8 +408,10 @@ def test_before_clusters_are_found_all_have_the_global_model(opposed: Federation
 def test_an_encrypted_run_ends_at_the_same_clusters_and_models_as_its_twin(
     opposed: Federation, clear: FixedPoint, instant: Calibration, name: str
 ) -> None:
-    secure = Uniform(clear.layout, PARAMS)
+    secure = Uniform(clear.layout, PARAMS if name == "clustered" else OF_THREE)
     dropouts: dict[int, dict[Hashable, str]] = {1: {"fast-01": "ShareKeys"}, 2: {"straggler-01": "MaskedInput"}}
+    if name == "CA-AFP":
+        dropouts = {}
     system = SYSTEMS[name](opposed, secure, twin=secure.twin, calibration=instant)
     result, end = system.run(3, dropouts=dropouts)
     _, other = SYSTEMS[name](opposed, secure.twin, calibration=instant).run(3, dropouts=dropouts)
@@ -416,7 +434,7 @@ def test_no_two_sessions_of_a_run_share_their_secrets(
 
     simulate = vars(aggregators)["simulate"]
     monkeypatch.setattr(aggregators, "simulate", noted)
-    secure = Uniform(clear.layout, PARAMS)
+    secure = Uniform(clear.layout, OF_THREE)
     CaAfp(opposed, secure, PRUNED, calibration=instant).run(3)
     assert len(seeds) >= 5 + 2 * 2 * 2  # of the clustering; then of two clusters, two rounds, updates and means
     assert None not in seeds

@@ -72,12 +72,22 @@ def test_only_the_direction_of_an_update_counts() -> None:
     assert list(agglomerative(scaled, 3, 1).values()) == numbered(LABELS)
 
 
-def test_a_small_cluster_joins_the_nearest_by_average_linkage() -> None:
-    angles = np.radians([0, 2, 40, 90, 92])
-    points = named(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+def at_angles(*degrees: float) -> dict[Hashable, NDArray[np.float64]]:
+    angles = np.radians(degrees)
+    return named(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+
+
+def test_a_small_cluster_joins_the_nearest() -> None:
+    points = at_angles(0, 2, 40, 90, 92)
     assert agglomerative(points, 3, 1) == {0: 0, 1: 0, 2: 1, 3: 2, 4: 2}
     assert agglomerative(points, 3, 2) == {0: 0, 1: 0, 2: 0, 3: 1, 4: 1}
     assert agglomerative(points, 3, 3) == dict.fromkeys(range(5), 0)
+    assert agglomerative(at_angles(0, 2, 50, 90, 92), 3, 2) == {0: 0, 1: 0, 2: 1, 3: 1, 4: 1}
+
+
+def test_linkage_is_by_the_average_distance() -> None:
+    # By the smallest distance 30 and 61 would be joined before 61 and 93: .143 is less than .152.
+    assert agglomerative(at_angles(0, 30, 61, 93), 2, 1) == {0: 0, 1: 0, 2: 1, 3: 1}
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 15), st.integers(1, 6), st.integers(1, 5))
