@@ -263,6 +263,14 @@ class AsynchronousSystem(System):
         """A module with the parameters of a vector."""
         return with_state(self.federation.model, state_of(self.layout, vector))
 
+    def _send(self, served: int) -> tuple[float, float]:
+        """Puts bytes on the server's uplink: seconds until it is free, and those that they take on it."""
+        waited = max(0.0, self._uplink_free_at - self.now)
+        seconds = served / self.federation.fleet.server.upload_bytes_per_second
+        self._uplink_free_at = self.now + waited + seconds
+        self._served_bytes += served
+        return waited, seconds
+
     def _depart(self, clients: Sequence[Client], *, anew: bool = False) -> None:
         """Sends clients on their way with the model as it is, when the server's uplink is done with those before.
 
@@ -272,9 +280,7 @@ class AsynchronousSystem(System):
         """
         masks = {client: self.mask_of(client) for client in clients}
         fetched, served = self.serve(masks)
-        waited = max(0.0, self._uplink_free_at - self.now)
-        self._uplink_free_at = self.now + waited + served / self.federation.fleet.server.upload_bytes_per_second
-        self._served_bytes += served
+        waited, _ = self._send(served)
         for client, mask in masks.items():
             before, sent = self.flights.get(client), self.upload_of(client, mask)
             time = self._time_of(client, fetched[client], served, sent)

@@ -377,21 +377,24 @@ class PrFl(AsynchronousSystem):
         return {name: torch.from_numpy(values) for name, values in self.layout.by_tensor(squares).items()}
 
     def _charge(self, averaged: Averages) -> None:
-        """Everybody's trip lasts longer by a training step and what it sends beside its update."""
+        """Everybody's trip lasts longer by fetching the whole model, a training step and what it sends of it."""
         setup, params, clients = self.federation, self.aggregator.params, len(averaged.clients)
+        fetched, served = self.serve(dict.fromkeys(averaged.clients, Mask.full(self.layout)))
+        waited, to_all = self._send(served)
         step_flops = self.measuring.costs.of(setup.model).step_flops
         from_all = clients * averaged.vector_bytes / setup.fleet.server.download_bytes_per_second
         for client in averaged.clients:
             device, flight = setup.fleet.device(client), self.flights[client]
             compute = flight.time.compute + step_flops / device.flops_per_second
+            fetching = waited + max(fetched[client] / device.download_bytes_per_second, to_all)
             # By the vector alone: what is trained next must not depend on whether it was encrypted.
             sending = max(averaged.vector_bytes / device.upload_bytes_per_second, from_all)
             self.flights[client] = replace(
                 flight,
                 time=replace(flight.time, compute=compute),
-                side_seconds=flight.side_seconds + sending,
+                side_seconds=flight.side_seconds + fetching + sending,
                 side_bytes=flight.side_bytes + averaged.upload_bytes[client],
-                fetched_bytes=flight.fetched_bytes + averaged.download_bytes[client],
+                fetched_bytes=flight.fetched_bytes + fetched[client] + averaged.download_bytes[client],
             )
         if params is not None:
             time = self.measuring.calibration.time("uniform", clients, params)
