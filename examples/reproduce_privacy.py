@@ -17,7 +17,7 @@ COMPARISONS = {
     "epsilon-8-16-bits": f"{FLEET} --epsilon 8 --ring-bits 16",
     "epsilon-8-32-bits": f"{FLEET} --epsilon 8 --ring-bits 32",
     "samples-epsilon-8": f"{FLEET} --epsilon 8 --unit sample --clip 1",
-    "no-budget": FLEET.replace(" --clip .5", ""),
+    "no-budget": FLEET.replace(" --clip .5", "") + " --epsilon inf",
 }
 SMALL = "--dataset digits-mlp --clients 60 --warm-up 0 --rounds 10 --training learning_rate=3e-3 --plain --clip .5"
 QUICK = {"digits-epsilon-20": f"{SMALL} --epsilon 20"}

@@ -13,11 +13,11 @@ import pytest
 from protocols import commands as plugged_in
 from protocols.commands.options import pairs
 from protocols.experiments import campaign
-from protocols.experiments.folder import RunFolder
+from protocols.experiments.folder import RunFolder, locked
 from protocols.experiments.setup import params_of, settings_of
 from protocols.experiments.tasks import task
 from protocols.simulation import calibration
-from protocols.simulation.calibration import CALIBRATION
+from protocols.simulation.calibration import CALIBRATION, Calibration
 from secagg import commands
 from secagg.errors import InputError
 
@@ -131,6 +131,131 @@ def test_a_private_run_that_cannot_be_names_the_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], given: Sequence[str], said: str
 ) -> None:
     assert said in refused(capsys, ("run", *TINY, *PRIVATE, "--rounds", "2", "--out", str(tmp_path), *given))
+
+
+@pytest.mark.parametrize("command", ["run fedavg", "compare clip", "tune --learning-rates 0.01"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--clip 0.1 --mechanism discrete-gaussian", "--clip, --mechanism need --epsilon"),
+        ("--delta 1e-6", "--delta needs --epsilon"),
+        ("--rotate", "--rotate needs --epsilon"),
+        ("--ring-bits 16", "--ring-bits needs --epsilon"),
+        ("--remove-surplus", "--remove-surplus needs --epsilon"),
+        ("--unit sample", "--unit needs --epsilon"),
+        ("--epsilon inf --clip 0.1", "--clip needs --epsilon, and a finite one"),
+    ],
+)
+def test_what_only_a_budget_gives_a_meaning_is_refused_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, given: str, said: str
+) -> None:
+    assert said in refused(capsys, (*command.split(), *given.split(), "--out", str(tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_private_systems_are_not_compared_without_a_word_on_their_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, ("compare", "private", *TINY, "--out", str(tmp_path)))
+    assert "give --epsilon, or --epsilon inf for none" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "warm_up", "epsilon"),
+    [
+        ("private --epsilon 8", 0, 8.0),
+        ("private --epsilon inf", 0, None),
+        ("private --epsilon inf --warm-up 2", 2, None),
+        ("clip --epsilon 8", 0, 8.0),
+        ("clip", 5, None),
+        ("clip --warm-up 0", 0, None),
+    ],
+)
+def test_by_default_nothing_is_trained_before_that_would_spend_of_a_budget(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, warm_up: int, epsilon: float | None
+) -> None:
+    asked: list[Campaign] = []
+
+    def noted(planned: Campaign, *_: Any, **__: Any) -> None:
+        asked.append(planned)
+        raise InputError("enough")
+
+    monkeypatch.setattr(campaign, "run", noted)
+    commands.main(["compare", *given.split(), "--out", str(tmp_path)])
+    assert [one.base.warm_up for one in asked] == [warm_up]
+    assert asked[0].base.privacy.get("epsilon") == epsilon
+
+
+def test_a_warm_up_that_would_spend_of_a_budget_is_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--epsilon", "8", "--warm-up", "1", "--out", str(tmp_path))
+    assert "--warm-up 0" in refused(capsys, ("compare", "private", *options))
+
+
+@pytest.mark.parametrize("command", ["run fedavg", "compare clip --seeds 0"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("--clients 5000", "do not make 5000 parts: choose fewer clients (--clients)"), ("--dataset mnist", "--data-dir")],
+)
+def test_data_that_do_not_do_are_refused_before_anything_is_measured_or_written(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    command: str,
+    given: str,
+    said: str,
+) -> None:
+    measured: list[int] = []
+    monkeypatch.setattr(Calibration, "time", lambda _, __, clients, ___: measured.append(clients))
+    assert said in refused(capsys, (*command.split(), *given.split(), "--out", str(tmp_path / "out")))
+    assert measured == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fewer", [("--rounds", "1"), ("--rounds", "3", "--until", "1e-9")])
+def test_the_result_of_a_longer_run_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fewer: Sequence[str]
+) -> None:
+    command = ("run", "fedavg", *TINY, "--aggregation", "float", "--out", str(tmp_path))
+    printed(capsys, *command, "--rounds", "3")
+    before = {name: (tmp_path / name).read_bytes() for name in ("result.json", "rounds.jsonl")}
+    said = refused(capsys, (*command, *fewer))
+    assert "holds 3 rounds" in said
+    assert "--rounds" in said
+    assert "--out" in said
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert "3 rounds" in printed(capsys, *command, "--rounds", "3")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--rounds", "1"), "profile half-speed, 1 round\n"),
+        (("--rounds", "2"), "profile half-speed, 2 rounds\n"),
+        (("--rounds", "100000", "--until", "1e-9"), "profile half-speed, the first 1e-09 s\n"),
+        (("--rounds", "1", "--until", "123456789"), "profile half-speed, 1 round\n"),
+    ],
+)
+def test_a_title_tells_how_far_a_run_went(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: Sequence[str], said: str
+) -> None:
+    command = ("run", "fedavg", *TINY, "--aggregation", "float", "--out", str(tmp_path))
+    assert said in printed(capsys, *command, *given)
+
+
+@pytest.mark.parametrize("command", [("run", "fedavg"), ("compare", "clip", "--variants", "clip", "--seeds", "0")])
+def test_a_folder_in_which_another_process_writes_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Sequence[str]
+) -> None:
+    options = (*TINY, "--rounds", "1", "--warm-up", "0", "--out", str(tmp_path))
+    with locked(tmp_path):
+        before = sorted(tmp_path.rglob("*"))
+        assert "another process is writing in" in refused(capsys, (*command, *options))
+        assert sorted(tmp_path.rglob("*")) == before
+    printed(capsys, *command, *options)
 
 
 def test_an_interrupted_run_goes_on(
@@ -347,6 +472,9 @@ def test_a_number_may_leave_out_its_leading_zero(given: str, taken: str) -> None
         (("compare", "clip", "--variants", "nothing"), "no variant nothing; there are fedavg"),
         (("compare", "clip", "--seeds", "1", "1"), "seeds"),
         (("compare", "clip", "--jobs", "0"), "jobs"),
+        (("compare", "clip", "--targets", "0.9", "90"), "--targets 90: an accuracy is a share in (0, 1], as 0.9"),
+        (("compare", "clip", "--targets", "0"), "--targets 0:"),
+        (("compare", "clip", "--targets", "nan"), "--targets nan:"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols.commands.options import add_experiment, place_of, setup_of
+from protocols.commands.options import add_experiment, length_of, place_of, setup_of
+from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _STRAGGLERS_ONLY = ("clip",)
 """Suites in which a system relieves stragglers and nobody else."""
+
+_PRIVATE = ("private",)
+"""Suites of systems that differ in who adds the noise."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,6 +59,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from protocols.experiments.suites import suite
 
     variants = suite(arguments.system, None if arguments.variants is None else tuple(arguments.variants))
+    _check(arguments)
     base = setup_of(arguments, system=arguments.system)
     planned = Campaign(base=base, variants=variants, seeds=tuple(arguments.seeds), encrypted=not arguments.plain)
     out: Path = arguments.out or Path("runs") / f"compare-{arguments.system}-{base.dataset}-{base.profile}"
@@ -63,7 +68,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     with resumable(out), bars({label: rounds * len(planned.seeds) for label, rounds in totals.items()}) as tell:
         runs = campaign.run(planned, out, place_of(arguments), jobs=arguments.jobs, on_round=tell)
     rows = compare(runs, campaign.begins(planned, out), arguments.targets)
-    title = f"{arguments.system} on {base.dataset}, profile {base.profile}, {base.rounds} rounds"
+    length = length_of(base, [run for own in runs.values() for run in own.values()])
+    title = f"{arguments.system} on {base.dataset}, profile {base.profile}, {length}"
     stragglers_only = arguments.system in _STRAGGLERS_ONLY
     summary = _write(planned, runs, rows, title, out, stragglers_only=stragglers_only)
     if arguments.format == "json":
@@ -72,6 +78,16 @@ def _compare(arguments: argparse.Namespace) -> int:
         files = "comparison.json, comparison.md, accuracy.png, time.png" + (", gains.png" if len(rows) > 1 else "")
         print_comparison(rows, title, base, f"\nWritten to {out}: {files}", stragglers_only=stragglers_only)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for target in arguments.targets:
+        if not 0 < target <= 1:
+            raise ParameterError(f"--targets {target:g}: an accuracy is a share in (0, 1], as 0.9 for 90 %")
+    if arguments.system in _PRIVATE and arguments.epsilon is None:
+        raise ParameterError(
+            f"{arguments.system} compares systems by their noise: give --epsilon, or --epsilon inf for none"
+        )
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from protocols.experiments.setup import Place, Setup
+    from protocols.results import RunResult
 
 
 def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int) -> None:
@@ -32,9 +35,9 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
     parser.add_argument(
         "--fine-tuning", type=int, default=0, metavar="STEPS", help="judge clients' own models, trained on so far"
     )
-    parser.add_argument(
-        "--warm-up", type=int, default=warm_up, metavar="N", help=f"rounds of FedAvg before (default: {warm_up})"
-    )
+    usual = f"{warm_up}, or 0 with epsilon" if warm_up else "0"
+    parser.add_argument("--warm-up", type=int, metavar="N", help=f"rounds of FedAvg before (default: {usual})")
+    parser.set_defaults(usual_warm_up=warm_up)
     parser.add_argument(
         "--partition",
         choices=("label-skewed", "even", "natural", "few-labels"),
@@ -65,32 +68,50 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
 
 
 def _add_privacy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--epsilon", type=float, metavar="E", help="differential privacy over all rounds")
+    parser.add_argument("--epsilon", type=float, metavar="E", help="differential privacy over all rounds; inf: none")
     parser.add_argument(
-        "--unit", choices=("client", "sample"), default="client", help="of whom, or of what (default: client)"
+        "--unit", choices=("client", "sample"), help="with epsilon: of whom, or of what (default: client)"
     )
-    parser.add_argument("--delta", type=float, default=1e-5, metavar="D", help="of epsilon (default: 1e-05)")
+    parser.add_argument("--delta", type=float, metavar="D", help="of epsilon (default: 1e-05)")
     parser.add_argument(
         "--clip",
         type=float,
-        default=1.0,
         metavar="C",
         help="with epsilon: largest norm of an update, or of an example's gradient (default: 1)",
     )
     parser.add_argument(
-        "--mechanism", choices=("skellam", "discrete-gaussian"), default="skellam", help="with epsilon: the noise"
+        "--mechanism",
+        choices=("skellam", "discrete-gaussian"),
+        help="with epsilon: the noise (default: skellam)",
     )
     parser.add_argument(
         "--remove-surplus", action="store_true", help="with epsilon: take off what covered for dropouts that were none"
     )
     parser.add_argument("--rotate", action="store_true", help="with epsilon: rotate vectors, for narrow rings")
     parser.add_argument(
-        "--ring-bits", type=int, choices=(16, 24, 32, 64), default=24, help="with epsilon: of a value (default: 24)"
+        "--ring-bits", type=int, choices=(16, 24, 32, 64), help="with epsilon: of a value (default: 24)"
     )
+    parser.set_defaults(**_PRIVACY)
+
+
+_PRIVACY: dict[str, Any] = {
+    "unit": "client",
+    "delta": 1e-5,
+    "clip": 1.0,
+    "mechanism": "skellam",
+    "ring_bits": 24,
+    "rotate": False,
+    "remove_surplus": False,
+}
+"""The options that mean nothing without ``--epsilon``, with their defaults."""
 
 
 def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
-    """The setup that the options describe, with what a command adds."""
+    """The setup that the options describe, with what a command adds.
+
+    Raises:
+        ParameterError: An option outside its domain, or one of differential privacy without ``--epsilon``.
+    """
     from protocols.experiments.setup import Setup
 
     return Setup(
@@ -103,7 +124,7 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
         rounds=arguments.rounds,
         until=arguments.until,
         fine_tuning=arguments.fine_tuning,
-        warm_up=arguments.warm_up,
+        warm_up=_warm_up(arguments),
         partition=arguments.partition,
         alpha=arguments.alpha,
         labels_per_client=arguments.labels_per_client,
@@ -116,9 +137,28 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
     )
 
 
+def _warm_up(arguments: argparse.Namespace) -> int:
+    """Its rounds: with a budget none, unless some are asked for, because they would spend of it."""
+    given: int | None = arguments.warm_up
+    usual: int = arguments.usual_warm_up if arguments.epsilon is None else 0
+    return usual if given is None else given
+
+
 def _privacy(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("epsilon", "delta", "clip", "mechanism", "ring_bits", "rotate", "remove_surplus")
-    return {} if arguments.epsilon is None else {name: getattr(arguments, name) for name in names}
+    if arguments.epsilon not in (None, math.inf):
+        return {name: getattr(arguments, name) for name in ("epsilon", *_PRIVACY) if name != "unit"}
+    given = [name for name, usual in _PRIVACY.items() if getattr(arguments, name) != usual]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ParameterError(f"{options} {'needs' if len(given) == 1 else 'need'} --epsilon, and a finite one")
+    return {}
+
+
+def length_of(setup: Setup, runs: Iterable[RunResult]) -> str:
+    """How far runs of a setup went, in words: so many rounds or, where the time ended one of them, so many seconds."""
+    if setup.until is not None and any(run.rounds[-1].finished_at >= setup.until for run in runs):
+        return f"the first {setup.until:.10g} s"
+    return f"{setup.rounds} {'round' if setup.rounds == 1 else 'rounds'}"
 
 
 def place_of(arguments: argparse.Namespace) -> Place:

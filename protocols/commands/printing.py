@@ -103,16 +103,16 @@ def print_comparison(rows: Sequence[Row], title: str, setup: Setup, *below: str,
     """
     labels, first = [row.label for row in rows], results(rows, stragglers_only=stragglers_only)
     second = {name: cells for name, cells in costs(rows).items() if name not in _ONLY_ON_PAGES}
-    tables = {title: _table(labels, first)}
-    for heading, columns in (
-        ("Time to targets", times(rows)),
-        ("On their own test examples", personal(rows)),
-        ("Out of step", trips(rows)),
-    ):
-        if columns:
-            tables[heading] = _table(labels, columns)
-    tables["Where it goes, in a round"] = _table(labels, second)
-    print_tables(tables, *legend([*first, *second]), _devices(setup), *below)
+    columns = {
+        title: first,
+        "Time to targets": times(rows),
+        "On their own test examples": personal(rows),
+        "Out of step": trips(rows),
+        "Where it goes, in a round": second,
+    }
+    tables = {heading: _table(labels, cells) for heading, cells in columns.items() if cells}
+    shown = [name for cells in columns.values() for name in cells]
+    print_tables(tables, *legend(shown), _devices(setup), *below)
 
 
 def _devices(setup: Setup) -> str:

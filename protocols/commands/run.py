@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols.commands.options import add_experiment, pairs, place_of, setup_of
+from protocols.commands.options import add_experiment, length_of, pairs, place_of, setup_of
+from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     import argparse
@@ -41,8 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from protocols.commands.printing import bars, resumable
     from protocols.experiments import experiment
     from protocols.experiments.catalogue import system_kind
-    from protocols.experiments.folder import RunFolder, make_folder
-    from protocols.simulation.calibration import CALIBRATION, Calibration
+    from protocols.experiments.folder import RunFolder
 
     kind = system_kind(arguments.system)
     setup = setup_of(
@@ -56,18 +56,19 @@ def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.out or Path("runs") / f"{setup.system}-{setup.dataset}"
     place, totals = place_of(arguments), {experiment.WARM_UP: setup.warm_up} if setup.warm_up else {}
     with resumable(folder), bars(totals | {setup.system: setup.rounds}) as tell:
-        calibration = Calibration.load(folder / CALIBRATION)
-        experiment.calibrate(setup, calibration)
-        make_folder(folder)
-        calibration.save(folder / CALIBRATION)
         result = experiment.run(
             setup,
             folder,
             place,
-            calibration=calibration,
             on_round=lambda name, one: tell(name if name == experiment.WARM_UP else setup.system, setup.seed, one),
         )
-    resolved = RunFolder.as_it_stands(folder).setup | {"rounds": setup.rounds}
+    kept = RunFolder.as_it_stands(folder)
+    if len(kept.outcomes) > len(result.rounds) + len(result.lost):
+        raise ParameterError(
+            f"{folder} holds {len(kept.outcomes)} rounds, and result.json is of all of them: ask for as many with "
+            "--rounds, and for no less time with --until, or choose another --out"
+        )
+    resolved = kept.setup | {"rounds": setup.rounds}
     written = {"setup": resolved, "result": result.to_json()}
     (folder / "result.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     if arguments.format == "json":
@@ -90,7 +91,7 @@ def _print(setup: Setup, result: RunResult, folder: Path) -> None:
 
     print_comparison(
         compare({setup.system: {setup.seed: result}}),
-        f"{result.system} on {setup.dataset}, profile {setup.profile}, {setup.rounds} rounds",
+        f"{result.system} on {setup.dataset}, profile {setup.profile}, {length_of(setup, [result])}",
         setup,
         *(f"\n{note}" for note in result.notes),
         f"\n{result.verdict}",

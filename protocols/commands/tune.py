@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from protocols.commands.options import add_experiment, place_of, setup_of
+from protocols.commands.options import add_experiment, length_of, place_of, setup_of
 
 if TYPE_CHECKING:
     import argparse
@@ -42,19 +42,20 @@ def _tune(arguments: argparse.Namespace) -> int:
 
     base = setup_of(arguments, system="fedavg", aggregation="float", judge="validation")
     place, seeds, out = place_of(arguments), arguments.seeds, arguments.out
-    labels, found = {rate: f"{base.dataset} {rate:g}" for rate in arguments.learning_rates}, {}
+    labels, runs = {rate: f"{base.dataset} {rate:g}" for rate in arguments.learning_rates}, {}
     totals = dict.fromkeys(labels.values(), (base.warm_up + base.rounds) * len(seeds))
     with resumable(out), bars(totals) as tell:
         for rate, label in labels.items():
-            found[rate] = fmean(
+            runs[rate] = [
                 experiment.run(
                     replace(base, training={**base.training, "learning_rate": rate}, seed=seed),
                     out / label.replace(" ", "-") / f"seed-{seed}",
                     place,
                     on_round=partial(_told, tell, label, seed),
-                ).accuracy
+                )
                 for seed in seeds
-            )
+            ]
+    found = {rate: fmean(run.accuracy for run in own) for rate, own in runs.items()}
     best = max(found, key=lambda rate: found[rate])
     written = {
         "setup": base.to_json(),
@@ -66,7 +67,8 @@ def _tune(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(written, indent=1))
     else:
-        _print(found, best, f"FedAvg on {base.dataset}, {base.rounds} rounds", f"\nWritten to {out}: tune.json")
+        length = length_of(base, [run for own in runs.values() for run in own])
+        _print(found, best, f"FedAvg on {base.dataset}, {length}", f"\nWritten to {out}: tune.json")
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from protocols.experiments import experiment
 from protocols.experiments import setup as setups
-from protocols.experiments.folder import RunFolder, make_folder
+from protocols.experiments.folder import RunFolder, locked
 from protocols.results import RoundResult
 from protocols.simulation.calibration import CALIBRATION, Calibration
 from secagg.errors import ParameterError
@@ -107,7 +107,7 @@ def run(
         Label to seed to run.
 
     Raises:
-        SecAggError: A setting, a file or a round that is at fault.
+        SecAggError: A setting, a file or a round that is at fault, or a folder where another process is writing.
     """
     if jobs < 1:
         raise ParameterError(f"jobs must be at least 1, not {jobs}")
@@ -124,11 +124,12 @@ def run(
         for variant in campaign.variants
         for seed in campaign.seeds
     ]
+    # Sessions of more clients than there are data for would take long to measure: what cannot be fails here.
+    setups.federation_of(todo[0].setup, place)
     for job in todo:
         experiment.calibrate(job.setup, calibration)
-    make_folder(out)
-    calibration.save(out / CALIBRATION)
-    with _workers(jobs, on_round) as each:
+    with locked(out), _workers(jobs, on_round) as each:
+        calibration.save(out / CALIBRATION)
         first = {job.setup.seed: job for job in todo}  # variants of a seed share its warm-up: made before any of them
         if campaign.base.warm_up:
             each(_warm_up, list(first.values()))

@@ -141,6 +141,11 @@ class Row:
     details: Mapping[str, float]
     at_end: Mapping[str, float]
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether clients come and go on trips of their own, so that a round is what lies between two evaluations."""
+        return "staleness" in self.details
+
     def to_json(self) -> dict[str, Any]:
         """The row as plain data."""
         return asdict(self)

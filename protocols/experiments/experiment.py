@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from protocols.experiments.catalogue import system_kind
-from protocols.experiments.folder import RunFolder
+from protocols.experiments.folder import RunFolder, locked
 from protocols.experiments.setup import aggregator_of, federation_of, resolved, system_of
 from protocols.personal import check_judgeable, judged_once
 from protocols.results import RoundResult
@@ -43,6 +43,8 @@ def run(
 ) -> RunResult:
     """Runs a setup to its last round, on one thread, from where its folder stands.
 
+    What cannot be is refused before the times of secure aggregation are measured and anything is written.
+
     Args:
         setup: What to run.
         folder: Where its rounds are kept.
@@ -52,7 +54,7 @@ def run(
         on_round: Called after every round with the name of what runs and what came of it.
 
     Raises:
-        SecAggError: A setting, a file or a round that is at fault.
+        SecAggError: A setting, a file or a round that is at fault, or a folder where another process is writing.
     """
     # What is measured on the way, such as sessions of clusters that are found there, goes on with the run.
     known = (calibration or Calibration()).joined(Calibration.load(folder / CALIBRATION))
@@ -60,19 +62,23 @@ def run(
         system = system_of(setup, federation_of(setup, place), known)
         if setup.fine_tuning:
             check_judgeable(system.federation, setup.fine_tuning)
-        kept, start = RunFolder(folder, resolved(setup, system.federation)), None
-
-        def told(name: str, outcome: Outcome) -> None:
+        whole = resolved(setup, system.federation)
+        with locked(folder):
+            kept, start = RunFolder(folder, whole), None
+            calibrate(setup, known)
             known.save(folder / CALIBRATION)
-            on_round(name, outcome)
 
-        if setup.warm_up and kept.checkpoint is None:
-            before = warm_up_folder or folder / "warm-up"
-            start = warm_up(setup, before, place, calibration=known, on_round=told)
-        outcomes = _go_on(system, kept, start, setup, told)
-        result = system.result_of(outcomes)
-        if setup.fine_tuning:
-            result = replace(result, personal=judged_once(system, kept, len(outcomes), setup.fine_tuning))
+            def told(name: str, outcome: Outcome) -> None:
+                known.save(folder / CALIBRATION)
+                on_round(name, outcome)
+
+            if setup.warm_up and kept.checkpoint is None:
+                before = warm_up_folder or folder / "warm-up"
+                start = warm_up(setup, before, place, calibration=known, on_round=told)
+            outcomes = _go_on(system, kept, start, setup, told)
+            result = system.result_of(outcomes)
+            if setup.fine_tuning:
+                result = replace(result, personal=judged_once(system, kept, len(outcomes), setup.fine_tuning))
     return result
 
 

@@ -7,8 +7,11 @@ dropped: so no finished round is lost, and none counts twice. A folder without a
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
+import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +22,18 @@ from protocols.federation import Checkpoint
 from protocols.results import LostRound, Personal, RoundResult
 from secagg.errors import InputError, ParameterError
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from protocols.results import Outcome
 
 SETUP, ROUNDS, CHECKPOINT, PERSONAL = "setup.json", "rounds.jsonl", "checkpoint.pt", "personal.json"
+LOCK = "lock"
+"""The empty file that whoever writes in a folder holds locked; it stays, and says nothing by being there."""
 
 
 def make_folder(path: Path) -> None:
@@ -38,6 +46,40 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ParameterError(f"--out {path}: {error.strerror}") from None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from writing in a folder, which is made where there is none, until the block is left.
+
+    The lock ends with the process, however that ends. Where the system or the file system has none, nobody is kept out.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        ParameterError: The folder cannot be written.
+        InputError: Another process holds it, or another block of this one.
+    """
+    make_folder(path)
+    try:
+        lock = (path / LOCK).open("ab")
+    except OSError as error:
+        raise ParameterError(f"--out {path}: {error.strerror}") from None
+    with lock:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another process is writing in {path}: wait, or choose another --out") from None
+            except OSError as error:
+                if error.errno not in _LOCKLESS:
+                    raise ParameterError(f"--out {path}: {error.strerror}") from None
+        yield
+
+
+_LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What file systems without locks answer."""
 
 
 class RunFolder:

@@ -25,11 +25,15 @@ MEANINGS = {
     "If stragglers kept up": "speed-up of the baseline with stragglers as fast as the slowest of the others",
     "Staleness": "versions of the model between a client's fetch and its arrival",
     "Slowest trips / fastest": "trips of the slowest client over those of the fastest, at the end",
+    "Mean density": "share of the model that a client trains, mean over clients and rounds",
+    "Density floor": "the smallest density that a client may have, at the end",
+    "Recoveries": "how often the best model was restored, by the end",
     "Server sends MB": "between two evaluations",
     "Whole models MB": "what that would be if each trip began with the whole model",
     "Nobody's": "share of the coordinates where nobody's contribution is left, at the end",
     "Keep ratio": "share of the units, or layers, that stragglers train",
-    "Compute s": "as up, down and secure, of a round's slowest client that is in time",
+    "Compute s": "as up, down and secure, of a round's slowest client that is in time; of an asynchronous system, "
+    "compute, up and down are of one trip, and secure is not told apart",
     "SDIR": "share of slow participants that are in time",
     "Before %": "mean over clients, each on its own test examples, with the model that the run left it",
     "Masked %": "the same after training on, under the run's mask",
@@ -111,7 +115,7 @@ def costs(rows: Sequence[Row]) -> Columns:
         "Compute s": [f"{row.seconds['compute']:.3g}" for row in rows],
         "Up s": [f"{row.seconds['upload']:.3g}" for row in rows],
         "Down s": [f"{row.seconds['download']:.3g}" for row in rows],
-        "Secure s": [f"{row.seconds['secure']:.2g}" for row in rows],
+        "Secure s": ["-" if row.asynchronous else f"{row.seconds['secure']:.2g}" for row in rows],
         "Sends MB": [f"{row.upload_bytes / 1e6:.2f}" for row in rows],
         "Straggler sends MB": [
             _number(row.straggler_upload_bytes and row.straggler_upload_bytes / 1e6, "{:.2f}") for row in rows
@@ -189,6 +193,7 @@ def _settings(setup: Mapping[str, Any]) -> list[str]:
         "deadline in seconds": setup["deadline"],
         "warm-up rounds": setup["warm_up"],
         "rounds": setup["rounds"],
+        "until seconds": setup["until"],
         **{name.replace("_", " "): value for name, value in training.items()},
         **{name.replace("_", " "): params[name] for name in ("min_cohort", "max_dropouts")},
     }

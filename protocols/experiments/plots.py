@@ -58,7 +58,7 @@ def accuracy_over_time(
     axes.set_xlabel("Simulated time (s)")
     axes.set_ylabel("Test accuracy (%)")
     _finish(axes, title)
-    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    axes.legend(loc="best", frameon=False, fontsize=8)
     figure.savefig(path)
 
 
@@ -81,9 +81,12 @@ def round_times(rows: Sequence[Row], path: Path, *, title: str, stragglers_only:
     if stragglers_only:
         kept_up = rows[0].round_seconds * (1 - rows[0].bound)
         axes.axvline(kept_up, color="black", lw=1, ls=":", label="if stragglers\nkept up")
+    axes.use_sticky_edges = False  # parts that take no time would end the picture at the longest bar
+    axes.set_xlim(left=0)
     axes.set_yticks(places, [row.label for row in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("Seconds of the slowest client in time in a round (simulated)")
+    trips = "; asynchronous: of one trip" if any(row.asynchronous for row in rows) else ""
+    axes.set_xlabel(f"Seconds of the slowest client in time in a round (simulated{trips})")
     _finish(axes, title)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(path)
@@ -107,9 +110,9 @@ def gains(rows: Sequence[Row], path: Path, *, title: str) -> None:
     axes.errorbar(means, places, xerr=margins, fmt="o", color=_COLOURS[0], capsize=3, ms=5)
     axes.set_yticks(places, [row.label for row in others], fontsize=8)
     axes.set_ylim(len(others) - 0.5, -0.5)
-    axes.set_xlabel(
-        f"Test accuracy less that of {rows[0].label} (points, 95 % interval over {len(rows[0].seeds)} seeds)"
-    )
+    seeds = len(rows[0].seeds)
+    over = "one seed" if seeds == 1 else f"95 % interval over {seeds} seeds"
+    axes.set_xlabel(f"Test accuracy less that of {rows[0].label} (points, {over})")
     _finish(axes, title)
     figure.savefig(path)
 
@@ -121,4 +124,5 @@ def _line(run: RunResult, begin: Begin | None) -> list[Begin]:
 def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

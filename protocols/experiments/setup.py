@@ -131,7 +131,7 @@ class Setup:
         if self.participants is not None and not 1 <= self.participants <= self.clients:
             raise ParameterError(f"participants must be from 1 to the {self.clients} clients, not {self.participants}")
         if self.privacy and self.warm_up:
-            raise ParameterError("a warm-up would spend of the budget too: set warm_up to 0 with epsilon")
+            raise ParameterError("a warm-up would spend of the budget too: set warm_up to 0 with epsilon (--warm-up 0)")
         if min(self.seed, self.fleet_seed) < 0:
             raise ParameterError(f"seed and fleet_seed must not be negative, but are {self.seed} and {self.fleet_seed}")
 
@@ -169,8 +169,13 @@ def federation_of(setup: Setup, place: Place | None = None) -> Federation:
         InputError: The data set is not there.
     """
     place, learned = place or Place(), task(setup.dataset)
+    data = datasets.load(learned.dataset, place.data)
+    if setup.clients > len(data.train):
+        raise ParameterError(
+            f"{len(data.train)} examples do not make {setup.clients} parts: choose fewer clients (--clients)"
+        )
     division = divide(
-        datasets.load(learned.dataset, place.data),
+        data,
         setup.clients,
         partition=partition_of(setup),
         alpha=setup.alpha,

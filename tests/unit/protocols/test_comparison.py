@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scipy import stats
 
+from protocols.commands.printing import print_comparison
 from protocols.experiments.comparison import Row, Spread, compare
-from protocols.experiments.markdown import legend, personal, times, trips
+from protocols.experiments.markdown import MEANINGS, costs, legend, personal, times, trips
+from protocols.experiments.setup import Setup
 from protocols.results import ClientRound, LostRound, Personal, RoundResult, RunResult
 from protocols.simulation.clock import ClientTime
 from secagg.errors import InputError
@@ -400,6 +402,31 @@ def test_what_asynchronous_clients_do_is_shown_by_means_and_by_where_it_ends() -
         "Server sends MB": ["-", "1.5"],
     }
     assert trips(rows()) == {}
+    assert (found[0].asynchronous, found[1].asynchronous) == (False, True)
+
+
+DENSE = {"staleness": 4.0, "mean density": 0.5, "density floor": 0.125, "recoveries": 2.0}
+DRIFTING = {0: tuned(run([one_round(0, 0.5, PRUNED, details=DENSE)]), (0.5, 0.5), (0.5, 0.5))}
+
+
+def test_what_trips_have_no_part_of_their_own_for_is_not_told_as_nothing() -> None:
+    columns = costs(compare({"clip": {0: SYSTEM[0]}, "pr-fl": DRIFTING}))
+    assert columns["Secure s"] == ["1", "-"]
+    assert columns["Compute s"] == ["4", "4"]
+    assert "compute, up and down are of one trip" in " ".join(legend(columns))
+    assert "Secure s" not in costs(compare({"pr-fl": DRIFTING}))
+
+
+def test_a_terminal_says_what_the_columns_of_all_its_tables_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    found = compare({"pr-fl": DRIFTING, "again": DRIFTING}, targets=(0.5,))
+    print_comparison(found, "title", Setup(system="pr-fl"), stragglers_only=False)
+    said = " ".join(capsys.readouterr().out.split())
+    shown = {*trips(found), *personal(found), *costs(found)}
+    assert {"Staleness", "Mean density", "Density floor", "Recoveries", "Masked: worst client"} <= shown
+    assert {"Mean density", "Density floor", "Recoveries"} <= set(MEANINGS)
+    for name in shown & set(MEANINGS):
+        assert f"{name}: {MEANINGS[name]}." in said
+    assert "Seconds to a target: until" in said
 
 
 def test_a_round_of_nobody_includes_nobody() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +16,7 @@ import pytest
 import torch
 
 from protocols.experiments import experiment
-from protocols.experiments.folder import CHECKPOINT, PERSONAL, ROUNDS, SETUP, RunFolder
+from protocols.experiments.folder import CHECKPOINT, LOCK, PERSONAL, ROUNDS, SETUP, RunFolder, locked
 from protocols.experiments.setup import Setup
 from protocols.federation import Checkpoint
 from protocols.results import ClientRound, LostRound, Personal, RoundResult
@@ -268,6 +273,41 @@ def test_a_place_that_is_no_folder_is_refused_as_the_option_that_named_it(tmp_pa
         RunFolder(tmp_path / "file" / "below", PLAN)
 
 
+def test_a_lock_keeps_others_out_until_its_block_is_left_however_that_is(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "run"
+
+    def refused() -> None:
+        with locked(path), pytest.raises(InputError, match=r"another process is writing in .*run: wait, or"):
+            locked(path).__enter__()
+
+    def stopped() -> None:
+        with locked(path), locked(path.parent):
+            raise StoppedError
+
+    refused()
+    with pytest.raises(StoppedError):
+        stopped()
+    refused()
+
+
+def test_a_lock_that_cannot_be_written_is_refused_as_the_option_that_named_its_place(tmp_path: Path) -> None:
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(ParameterError, match="--out"):
+        locked(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.ENOLCK, False), (errno.EOPNOTSUPP, False), (errno.EIO, True)])
+def test_where_a_file_system_has_no_locks_nobody_is_kept_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, refused: bool
+) -> None:
+    def failing(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", failing)
+    with pytest.raises(ParameterError, match="--out") if refused else nullcontext(), locked(tmp_path):
+        assert not refused
+
+
 # ---------------------------------------------------------------------------------- interrupted runs
 
 SETUP_OF_RUN = Setup(
@@ -358,6 +398,42 @@ def test_an_interrupted_run_goes_on_and_ends_where_the_uninterrupted_one_does(
     kept = interrupt(tmp_path, stop)
     result, numbers = run(tmp_path)
     assert numbers == list(range(kept, ROUND_COUNT))
+    assert result == whole[1]
+    assert bits(tmp_path) == bits(whole[0])
+
+
+ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+from protocols.experiments import experiment
+from protocols.experiments.setup import Setup
+
+def told(_, outcome):
+    if outcome.number == 1:
+        print("there", flush=True)
+        sys.stdin.read()
+
+experiment.run(Setup(**SETTINGS), Path(sys.argv[1]), on_round=told)
+"""
+
+
+def test_a_folder_is_another_processs_until_that_is_killed_and_then_goes_on(
+    tmp_path: Path, whole: tuple[Path, RunResult]
+) -> None:
+    code = ANOTHER_PROCESS.replace("SETTINGS", repr(vars(SETUP_OF_RUN)))
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:  # noqa: S603 - our own code
+        assert other.stdout is not None
+        try:
+            assert other.stdout.readline() == "there\n"
+            before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+            with pytest.raises(InputError, match="another process is writing"):
+                run(tmp_path)
+            assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        finally:
+            other.kill()
+    result, numbers = run(tmp_path)
+    assert numbers == [2, 3]
     assert result == whole[1]
     assert bits(tmp_path) == bits(whole[0])
 
