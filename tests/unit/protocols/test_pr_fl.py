@@ -495,7 +495,7 @@ def test_a_batch_that_leaves_together_costs_the_server_less_than_a_model_each(
 ) -> None:
     one, whole = system(setup, FixedPoint, instant), 4 * setup.units.layout.size
     (first, _), (second, _) = played(one, 2)
-    # All leave at the start, and seven after each of two flushes, and all fetch what is ranked: of everything once each.
+    # All leave at the start, seven after each of two flushes, and all fetch what is ranked: of everything once each.
     assert first.details["server uploads MB"] == pytest.approx(4 * whole / 1e6)
     masks: dict[Client, Mask] = {client: one.mask_of(client) for client in setup.fleet.names}
     assert any(mask.kind != "full" for mask in masks.values())
