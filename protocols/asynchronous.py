@@ -276,7 +276,8 @@ class AsynchronousSystem(System):
 
         Args:
             clients: Who leaves.
-            anew: Whether they give up the trips that they are on, of which only the bytes so far count.
+            anew: Whether they give up the trips that they are on. Of those count the bytes so far, and the training if
+                it had ended.
         """
         masks = {client: self.mask_of(client) for client in clients}
         fetched, served = self.serve(masks)
@@ -296,14 +297,24 @@ class AsynchronousSystem(System):
                 fetched_bytes=fetched[client] + (0 if vain is None else vain.fetched_bytes),
                 sent_bytes=sent,
                 side_bytes=0 if vain is None else vain.side_bytes,
+                side_flops=0 if vain is None else self._flops_of(vain),
             )
+
+    @property
+    def _training_flops(self) -> int:
+        """Operations of one trip's training; a mask of coordinates saves none."""
+        return self.federation.training.steps * self.measuring.costs.of(self.federation.model).step_flops
+
+    def _flops_of(self, flight: Flight) -> int:
+        """Operations up to now, all that is over included; of a training under way none."""
+        return flight.side_flops + (self._training_flops if flight.trained_at <= self.now else 0)
 
     def _time_of(self, client: Client, fetched: int, served: int, sent: int) -> ClientTime:
         """What a trip takes if the server's uplink is free; a mask of coordinates saves bytes only."""
         setup, server = self.federation, self.federation.fleet.server
         return client_time(
             setup.fleet.device(client),
-            flops=setup.training.steps * self.measuring.costs.of(setup.model).step_flops,
+            flops=self._training_flops,
             download_bytes=fetched,
             upload_bytes=sent,
             server_seconds=(served / server.upload_bytes_per_second, sent / server.download_bytes_per_second),
@@ -376,19 +387,20 @@ class AsynchronousSystem(System):
         return result, after
 
     def _client(self, flights: Sequence[Flight]) -> ClientRound:
-        """What one client did in an interval: bytes of all of its trips, the time of a mean one."""
+        """What one client did in an interval: bytes and operations of all of its trips, the time of a mean one."""
         seconds = ClientTime(
             download=fmean(flight.time.download for flight in flights),
             compute=fmean(flight.time.compute for flight in flights),
             upload=fmean(flight.side_seconds + flight.time.upload for flight in flights),
         )
         setup = self.federation
+        flops = sum(self._training_flops + flight.side_flops for flight in flights)
         return ClientRound(
             keep=fmean(flight.mask.density for flight in flights),
             parameters=sum(parameter.numel() for parameter in setup.model.parameters()),
-            flops=len(flights) * setup.training.steps * self.measuring.costs.of(setup.model).step_flops,
+            flops=flops,
             download_bytes=sum(flight.fetched_bytes for flight in flights),
             upload_bytes=sum(flight.sent_bytes + flight.side_bytes for flight in flights),
             seconds=seconds,
-            joules=len(flights) * seconds.compute * setup.watts,
+            joules=flops / setup.fleet.device(flights[0].client).flops_per_second * setup.watts,
         )

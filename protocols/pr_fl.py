@@ -14,7 +14,7 @@ anew: in a buffer of models each would undo its client's share of the restoring 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, final, get_args
 
 import torch
 
@@ -100,8 +100,14 @@ class PrFlSettings(StaleSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank_every < 1 or not (self.batch is None or self.batch >= 1):
-            raise ParameterError("rank_every and batch must be at least 1")
+        if self.contribution not in (None, *get_args(Contribution)):
+            choices = ", ".join(map(repr, get_args(Contribution)))
+            raise ParameterError(f"contribution must be one of {choices} or None, not {self.contribution!r}")
+        for setting, value in (("rank_every", self.rank_every), ("batch", self.batch), ("patience", self.patience)):
+            if value is not None and value < 1:
+                raise ParameterError(f"{setting} must be at least 1, not {value}")
+        if not 0 < self.least_density <= 1:
+            raise ParameterError(f"least_density must be in (0, 1], not {self.least_density}")
         if self.server_rate is not None and not 0 < self.server_rate <= 1:
             raise ParameterError(f"server_rate must be in (0, 1], not {self.server_rate}")
         _ = self.recovery
@@ -124,7 +130,8 @@ class PrFl(AsynchronousSystem):
         calibration: As ``System``.
 
     Raises:
-        ParameterError: Settings that contradict the aggregator, or a batch that is too small for its rules.
+        ParameterError: Settings that contradict the aggregator, or a batch that is too small for its rules or larger
+            than the federation.
     """
 
     settings: PrFlSettings
@@ -143,6 +150,10 @@ class PrFl(AsynchronousSystem):
         super().__init__(federation, aggregator, settings, twin=twin, calibration=calibration)
         if federation.validation is None:
             raise ParameterError("PR-FL judges the global model on validation examples: the federation has none")
+        if settings.batch is not None and settings.batch > len(federation.examples):
+            raise ParameterError(
+                f"batch {settings.batch} is more than the {len(federation.examples)} clients: lower it"
+            )
         self._evaluation: Examples = federation.validation
         self._rule = DensityRule(interval=settings.interval, dense=self._dense, forget=True)
         self._rule_of_recovery = settings.recovery
@@ -255,7 +266,7 @@ class PrFl(AsynchronousSystem):
         """Arrivals that are joined at once."""
         params, clients = self.aggregator.params, len(self.federation.examples)
         if self.settings.batch is not None:
-            return min(self.settings.batch, clients)
+            return self.settings.batch
         return 1 if params is None else max(smallest_batch(params, clients), clients - clients // 5)
 
     @property
@@ -394,6 +405,7 @@ class PrFl(AsynchronousSystem):
                 time=replace(flight.time, compute=compute),
                 side_seconds=flight.side_seconds + fetching + sending,
                 side_bytes=flight.side_bytes + averaged.upload_bytes[client],
+                side_flops=flight.side_flops + step_flops,
                 fetched_bytes=flight.fetched_bytes + fetched[client] + averaged.download_bytes[client],
             )
         if params is not None:
@@ -412,5 +424,6 @@ def smallest_batch(params: Params, clients: int) -> int:
         if batch >= params.privacy_floor + lost:
             return batch
     raise ParameterError(
-        f"{clients} clients are too few for min_cohort {params.min_cohort} and max_dropouts {params.max_dropouts}"
+        f"{clients} clients are too few for min_cohort {params.min_cohort} + corrupt {params.corrupt} + max_dropouts "
+        f"{params.max_dropouts}: lower one of these, or have more clients"
     )

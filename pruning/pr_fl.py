@@ -1,8 +1,8 @@
 """PR-FL's nested masks: all clients rank the coordinates alike, and each holds as much of the top as it can carry.
 
-ArXiv 2403.15439. A coordinate matters as much as its squared gradient, averaged over the clients by their numbers of
-examples, and one ranking goes over the whole model. So the mask of a smaller density lies within that of every larger
-one, and what a client of low density trains is trained by all those of higher density too.
+ArXiv 2403.15439. A coordinate matters as much as its squared gradient, averaged over the clients, who all weigh
+alike, and one ranking goes over the whole model. So the mask of a smaller density lies within that of every larger one,
+and what a client of low density trains is trained by all those of higher density too.
 """
 
 from __future__ import annotations

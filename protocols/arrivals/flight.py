@@ -32,11 +32,12 @@ class Flight:
         start: That model, zero where the mask leaves nothing, (size,) float32.
         mask: What it holds.
         left_at: When it asked for the model.
-        time: What fetching, training and sending take; none of it waits for anybody else's.
+        time: What fetching, training and sending take; fetching begins with the wait for the server's uplink.
         fetched_bytes: What it received.
         sent_bytes: What it is to send.
         side_seconds: How long a session beside its update kept it from sending.
         side_bytes: What it sent in that session.
+        side_flops: What it computed beside its training: for that session, and on trips that it gave up.
     """
 
     client: Client
@@ -50,6 +51,7 @@ class Flight:
     sent_bytes: int
     side_seconds: float = 0.0
     side_bytes: int = 0
+    side_flops: int = 0
 
     @property
     def trained_at(self) -> float:
@@ -88,6 +90,7 @@ def packed(flight: Flight) -> dict[str, object]:
         "left_at": flight.left_at,
         "time": [time.download, time.compute, time.upload, flight.side_seconds],
         "bytes": [flight.fetched_bytes, flight.sent_bytes, flight.side_bytes],
+        "side_flops": flight.side_flops,
     }
 
 
@@ -110,4 +113,5 @@ def unpacked(client: Client, packed: Mapping[str, Any], layout: Layout) -> Fligh
         sent_bytes=int(sent),
         side_seconds=side_seconds,
         side_bytes=int(side_bytes),
+        side_flops=int(packed["side_flops"]),
     )

@@ -362,6 +362,29 @@ def test_an_interval_tells_what_every_client_did_in_it(federation: Federation, i
     assert first.difference is None
 
 
+def test_a_trip_that_is_given_up_counts_its_bytes_and_its_training_if_that_had_ended(
+    federation: Federation, instant: Calibration
+) -> None:
+    setup = clocked(federation, {"a": (1, 1, 1), "b": (1, 1, 9), "c": (1, 2, 9)})
+    system = FedAsync(setup, floats(setup), FedAsyncSettings(interval=1), calibration=instant)
+    ((first, _),) = system.play(1)
+    assert isinstance(first, RoundResult)
+    whole, once = 4 * setup.units.layout.size, first.clients["a"].flops
+    # b has trained by 2 and c by 3.
+    system.now = 2.5
+    system.flights = {name: replace(flight, side_bytes=7, side_flops=11) for name, flight in system.flights.items()}
+    system._depart(["b", "c"], anew=True)
+    assert {name: system.flights[name].side_flops for name in "bc"} == {"b": 11 + once, "c": 11}
+    for name in "bc":
+        flight = system.flights[name]
+        assert (flight.fetched_bytes, flight.side_bytes, flight.trip) == (2 * whole, 7, 0)
+    told = system._client([system.flights["b"]])
+    assert (told.flops, told.download_bytes) == (11 + 2 * once, 2 * whole)
+    assert told.joules == pytest.approx((2 + 11 / once) * setup.watts)  # one training takes a second
+    system._depart(["b"])
+    assert (system.flights["b"].side_flops, system.flights["b"].fetched_bytes) == (0, whole)
+
+
 def test_who_did_not_come_back_in_an_interval_is_not_in_it(federation: Federation, instant: Calibration) -> None:
     setup = clocked(federation, {"a": (1, 1, 1), "b": (1, 40, 2)})
     (outcome,) = play(FedAsync(setup, floats(setup), FedAsyncSettings(interval=3), calibration=instant), 1)
@@ -421,7 +444,7 @@ SYSTEMS: dict[str, Callable[[Federation, Calibration], AsynchronousSystem]] = {
     "FedAsync": fed_async,
     "FedFix": fed_fix,
     "PR-FL": partial(pr_fl, kind=FloatMean, settings=replace(SOON, staleness="poly")),
-    "PR-FL without a buffer": partial(pr_fl, kind=FloatMean, settings=replace(SOON, buffer=False)),
+    "PR-FL without a buffer": partial(pr_fl, kind=FloatMean, settings=replace(SOON, buffer=False, patience=2)),
     "PR-FL in the clear": partial(pr_fl, kind=FixedPoint),
     "PR-FL encrypted": partial(pr_fl, kind=MaskIndexed),
 }

@@ -295,7 +295,8 @@ def test_updates_out_of_range_are_refused_by_name_or_clipped() -> None:
 
 @pytest.mark.parametrize("mask", [FULL, HALF, Mask.full(LAYOUT, Provenance.DEVICE)])
 def test_a_flight_comes_back_from_what_it_was_packed_into(mask: Mask) -> None:
-    one = replace(arrival("a", constant(1), mask, 3).flight, trip=7, left_at=1 / 3, side_seconds=0.1, side_bytes=5)
+    flight = arrival("a", constant(1), mask, 3).flight
+    one = replace(flight, trip=7, left_at=1 / 3, side_seconds=0.1, side_bytes=5, side_flops=6)
     found = unpacked("a", packed(one), LAYOUT)
     assert found.mask == one.mask
     assert np.array_equal(found.start, one.start)
