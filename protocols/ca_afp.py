@@ -1,7 +1,7 @@
 """CA-AFP: a cluster's model is pruned by and by, by what the cluster's clients agree on (arXiv 2603.01739).
 
-Within a cluster, on mask rounds only, clients add up in secret the squares of how far their weights have moved, and
-their gradients with their signs. With the mean update, which the round itself brings, these sums suffice for the score
+Within a cluster, on mask rounds only, clients add to their updates the squares of how far their weights have moved, and
+their gradients with their signs. One session sums it all (``protocols.joint``). That suffices for the score
 (``pruning.ca_afp``), and so for the next mask, which clients fetch with the model. Clusters are found, and played side
 by side, in ``protocols.clustered``.
 """
@@ -76,11 +76,11 @@ class AdaptiveSettings:
     prune_rounds: int = 20
     step_every: int = 5
     churn: float = 0.05
-    scope: Scope = "layer"
+    scope: Scope = "global"
     alpha: float = 0.5
     beta: float = 0.25
     gamma: float = 0.25
-    coherence: Coherence = "corrected"
+    coherence: Coherence = "shared"
     terms: Literal["scaled", "rank"] = "scaled"
     largest_gradient: float = 4.0
 

@@ -33,8 +33,7 @@ Coherence: TypeAlias = Literal["paper", "corrected", "shared"]
 """How much clients agree on a weight; see ``ScoreSettings``."""
 
 SQUARE, SIGN, GRADIENT = "square", "sign", "gradient"
-"""Names of the means that a cluster takes. The mean deviation is the round's own mean: deviations are the updates, and
-summed a second time they would tell the update of whoever drops out between the two sums."""
+"""Names of the means that a cluster takes. The mean deviation is the round's own mean: deviations are the updates."""
 
 CUT_FROM = 0.01
 """How far above the start density a mask is cut to it at once."""
@@ -63,7 +62,7 @@ class Bounds:
     @property
     def ranges(self) -> dict[str, float]:
         """Largest magnitude of each contribution, by name."""
-        return {SQUARE: self.deviation**2, SIGN: 1.0, GRADIENT: self.gradient}
+        return {SQUARE: self.deviation * self.deviation, SIGN: 1.0, GRADIENT: self.gradient}
 
     def contribution(self, own: Vector, cluster: Vector, gradient: Vector) -> dict[str, Vector]:
         """What a client gives to the means, by name.
@@ -139,7 +138,7 @@ class ScoreSettings:
     alpha: float = 0.5
     beta: float = 0.25
     gamma: float = 0.25
-    coherence: Coherence = "corrected"
+    coherence: Coherence = "shared"
     terms: Literal["scaled", "rank"] = "scaled"
 
     def __post_init__(self) -> None:
@@ -169,7 +168,7 @@ def score(
         weights: Of the cluster's model.
         statistics: Of the cluster.
         active: The weights that are scored, (kernels.size,) bool; all others score 0.
-        settings: By default the published factors with the corrected coherence.
+        settings: By default the published factors, with the coherence that clients share.
 
     Raises:
         LayoutMismatchError: ``weights`` has another length.
@@ -206,7 +205,7 @@ class Schedule:
     start_density: float = 1.0
     churn: float = 0.05
     floor: float = FLOOR
-    scope: Scope = "layer"
+    scope: Scope = "global"
 
     def __post_init__(self) -> None:
         if not 0 < self.target_density <= self.start_density <= 1:

@@ -17,8 +17,8 @@ def reproduce(
 ) -> None:
     """Runs ``secagg compare`` once for each comparison; runs within one go on several cores.
 
-    Reads the options ``--data-dir``, ``--out``, ``--jobs``, ``--quick``, ``--only``, ``--variants`` and ``--seeds``
-    from the command line.
+    Reads the options ``--data-dir``, ``--out``, ``--jobs``, ``--device``, ``--quick``, ``--only``, ``--variants`` and
+    ``--seeds`` from the command line.
 
     Args:
         system: What is compared.
@@ -34,6 +34,7 @@ def reproduce(
     parser.add_argument("--data-dir", help="where the data sets lie")
     parser.add_argument("--out", type=Path, default=Path("runs") / system)
     parser.add_argument("--jobs", default="1", help="runs at once")
+    parser.add_argument("--device", default="cpu", help="where PyTorch trains: cpu, cuda (default: cpu)")
     parser.add_argument("--quick", action="store_true", help="digits only")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(comparisons)}")
     parser.add_argument("--variants", nargs="+", metavar="LABEL", help="only these besides the baseline (default: all)")
@@ -44,7 +45,7 @@ def reproduce(
     if unknown := sorted(set(arguments.only) - set(chosen)):
         parser.error(f"--only {' '.join(unknown)}: there are {', '.join(chosen)}")
     for name in arguments.only or chosen:
-        options = ["--jobs", arguments.jobs, "--out", str(arguments.out / name)]
+        options = ["--jobs", arguments.jobs, "--device", arguments.device, "--out", str(arguments.out / name)]
         if arguments.data_dir:
             options += ["--data-dir", arguments.data_dir]
         if arguments.variants:

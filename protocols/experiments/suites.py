@@ -94,25 +94,26 @@ SUITES: Mapping[str, tuple[Variant, ...]] = MappingProxyType(
             Variant(label="fedavg", system="fedavg", aggregation="uniform"),
             Variant(label="local", system="local", aggregation="float"),
             Variant(label="ca-afp", system="ca-afp", aggregation="float"),
-            Variant(label="ca-afp-paper", system="ca-afp", aggregation="float", settings={"coherence": "paper"}),
+            # As published; then the default with one thing changed.
+            Variant(
+                label="ca-afp-paper",
+                system="ca-afp",
+                aggregation="float",
+                settings={"coherence": "paper", "scope": "layer"},
+            ),
+            Variant(label="ca-afp-layer", system="ca-afp", aggregation="float", settings={"scope": "layer"}),
+            Variant(
+                label="ca-afp-corrected", system="ca-afp", aggregation="float", settings={"coherence": "corrected"}
+            ),
             Variant(label="ca-afp-rank", system="ca-afp", aggregation="float", settings={"terms": "rank"}),
             Variant(
                 label="magnitude", system="ca-afp", aggregation="float", settings={"alpha": 1, "beta": 0, "gamma": 0}
             ),
-            # Not published: another coherence, and one ranking over all layers instead of one density for each.
-            Variant(label="ca-afp-shared", system="ca-afp", aggregation="float", settings={"coherence": "shared"}),
             Variant(
-                label="ca-afp-shared-rank",
+                label="magnitude-layer",
                 system="ca-afp",
                 aggregation="float",
-                settings={"coherence": "shared", "terms": "rank"},
-            ),
-            Variant(label="ca-afp-global", system="ca-afp", aggregation="float", settings={"scope": "global"}),
-            Variant(
-                label="magnitude-global",
-                system="ca-afp",
-                aggregation="float",
-                settings={"alpha": 1, "beta": 0, "gamma": 0, "scope": "global"},
+                settings={"alpha": 1, "beta": 0, "gamma": 0, "scope": "layer"},
             ),
             Variant(label="no-magnitude", system="ca-afp", aggregation="float", settings={"alpha": 0}),
             Variant(label="no-coherence", system="ca-afp", aggregation="float", settings={"beta": 0}),

@@ -71,7 +71,7 @@ def test_the_published_score_by_hand() -> None:
 
 
 def test_the_corrected_coherence_is_relative_to_the_scatter_of_the_layer() -> None:
-    only = ScoreSettings(alpha=0.0, beta=1.0, gamma=0.0)
+    only = ScoreSettings(alpha=0.0, beta=1.0, gamma=0.0, coherence="corrected")
     variance = np.array([0.0, 1.0, 3.0, 0.0, 2.0, 2.0])
     found = score(PAIR, np.ones(6), statistics(variance, np.zeros(6)), ALL, only)
     assert np.allclose(found, [1, 0.5, 0.25, 1, 1, 1])
@@ -91,7 +91,7 @@ def test_the_shared_coherence_is_the_part_of_the_movement_that_all_have_in_commo
 
 
 def test_pruned_weights_score_nothing_and_do_not_count_in_a_layers_mean() -> None:
-    only = ScoreSettings(alpha=0.0, beta=1.0, gamma=0.0)
+    only = ScoreSettings(alpha=0.0, beta=1.0, gamma=0.0, coherence="corrected")
     active = np.array([False, True, True, False, False, False])
     found = score(PAIR, np.ones(6), statistics([0, 1, 3, 0, 2, 2], np.zeros(6)), active, only)
     assert np.allclose(found, [0, 1, (1 / 2.5) / (1 / 1.5), 0, 0, 0])
