@@ -208,16 +208,16 @@ class AsynchronousSystem(System):
         fetched, served = self.serve({client: mask})
         return self._time_of(client, fetched[client], served, self.upload_of(client, mask)).total
 
-    def conclude(self, model: nn.Module) -> Mapping[str, float]:  # noqa: ARG002 - most learn nothing
+    def conclude(self, model: nn.Module) -> tuple[Mapping[str, float], tuple[str, ...]]:  # noqa: ARG002 - most learn nothing
         """Takes in the end of an interval.
 
         Args:
             model: The global model as it is now.
 
         Returns:
-            What it measured, for the results.
+            What it measured, for the results; and of what it asked clients besides, who learned what.
         """
-        return {}
+        return {}, ()
 
     def step(self, checkpoint: Checkpoint, dropouts: Dropouts, ledgers: Ledgers | None) -> tuple[Outcome, Checkpoint]:
         """Plays one interval; see ``System.step``."""
@@ -311,13 +311,13 @@ class AsynchronousSystem(System):
 
     def _time_of(self, client: Client, fetched: int, served: int, sent: int) -> ClientTime:
         """What a trip takes if the server's uplink is free; a mask of coordinates saves bytes only."""
-        setup, server = self.federation, self.federation.fleet.server
+        fleet = self.federation.fleet
         return client_time(
-            setup.fleet.device(client),
+            fleet.device(client),
             flops=self._training_flops,
             download_bytes=fetched,
             upload_bytes=sent,
-            server_seconds=(served / server.upload_bytes_per_second, sent / server.download_bytes_per_second),
+            server_seconds=fleet.server.seconds(served, sent),
         )
 
     def _joined(self, arrivals: Sequence[Arrival], dropouts: Dropouts) -> Joined:
@@ -349,12 +349,13 @@ class AsynchronousSystem(System):
     def _concluded(
         self, checkpoint: Checkpoint, joined: Sequence[Joined], landed: Sequence[_Landing], served_before: int
     ) -> tuple[Outcome, Checkpoint]:
-        setup, details = self.federation, self.conclude(self.module_of(self.model))
+        setup, (details, besides) = self.federation, self.conclude(self.module_of(self.model))
         judged = accuracy(self.module_of(self.model), setup.test, setup.training.precision)
         finished_at = self.now + self.secure_seconds
         trips = [flight.trip for flight in self.flights.values()]
         differences = [one.difference for one in joined if one.difference is not None]
         missing = [one.missing_share for one in joined if not one.lost]
+        said = dict.fromkeys((joined[-1].verdict, *(one.verdict for one in joined if one.lost), *besides))
         own = {client: [one for one in landed if one.flight.client == client] for client in setup.examples}
         result = RoundResult(
             number=checkpoint.number,
@@ -365,7 +366,7 @@ class AsynchronousSystem(System):
             survivors=tuple(str(client) for client, ones in own.items() if any(one.counted for one in ones)),
             withheld_share=fmean(one.withheld_share for one in joined),
             difference=max(differences) if differences else None,
-            verdict=joined[-1].verdict,
+            verdict=" Besides: ".join(said),
             details={
                 "versions": float(self.version),
                 "staleness": fmean(one.staleness for one in landed),

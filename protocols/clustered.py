@@ -295,10 +295,7 @@ class Clustered(System):
         """What clustering took: several trainings of one model, and no update on the wire, only what was said."""
         fleet = self.federation.fleet
         silent, all_in = (self.measuring.clients(work, None, one) for one in (SILENCE, talk))
-        server = (
-            sum(one.download_bytes for one in all_in.values()) / fleet.server.upload_bytes_per_second,
-            sum(map(talk.uploaded, work)) / fleet.server.download_bytes_per_second,
-        )
+        server = fleet.server.seconds(sum(one.download_bytes for one in all_in.values()), sum(map(talk.uploaded, work)))
         clients = {}
         for client, one in all_in.items():
             sent, flops = talk.uploaded(client), trainings * one.flops
@@ -364,10 +361,10 @@ class Clustered(System):
 
     def _served_by_one(self, clients: Mapping[str, ClientRound]) -> Mapping[str, ClientRound]:
         """All clusters share the server's links: nobody is done before they have carried everybody's bytes."""
-        server = self.federation.fleet.server
-        to_all = sum(one.download_bytes for one in clients.values()) / server.upload_bytes_per_second
-        in_time = sum(one.upload_bytes for one in clients.values() if not one.late)
-        from_all = in_time / server.download_bytes_per_second
+        to_all, from_all = self.federation.fleet.server.seconds(
+            sum(one.download_bytes for one in clients.values()),
+            sum(one.upload_bytes for one in clients.values() if not one.late),
+        )
         times = {
             name: replace(
                 one.seconds,

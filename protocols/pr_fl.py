@@ -213,7 +213,7 @@ class PrFl(AsynchronousSystem):
         seed = session_seed(self.federation.seed, "flush", self.name, self.settings, trips)
         return self.joining.join(arrivals, self.model, self.version, dropouts, seed)
 
-    def conclude(self, model: nn.Module) -> Mapping[str, float]:
+    def conclude(self, model: nn.Module) -> tuple[Mapping[str, float], tuple[str, ...]]:
         """Evaluates the model, recovers where it is time, adapts densities and now and then the ranking."""
         self._intervals += 1
         score = accuracy(model, self._evaluation, self.federation.training.precision)
@@ -227,13 +227,14 @@ class PrFl(AsynchronousSystem):
         if averaged is not None:
             self._charge(averaged)
         densities = [state.density for state in self.densities.values()]
-        return {
+        measured = {
             "validation accuracy": score,
             "least density": min(densities),
             "mean density": sum(densities) / len(densities),
             "density floor": self._recovery.floor,
             "recoveries": float(self._recoveries),
         }
+        return measured, () if averaged is None else (f"of squared gradients, {averaged.verdict}",)
 
     def remember(self) -> Memory:
         """The clock, densities, the ranking, what was joined, and the best of all that."""

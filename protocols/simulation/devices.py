@@ -57,6 +57,10 @@ class ServerLinks:
         if min(self.upload_bytes_per_second, self.download_bytes_per_second) <= 0:
             raise ParameterError("the server's links: every speed must be positive")
 
+    def seconds(self, sent: float, received: float) -> tuple[float, float]:
+        """How long it sends, and how long it receives, so many bytes to and from all clients together."""
+        return sent / self.upload_bytes_per_second, received / self.download_bytes_per_second
+
 
 @dataclass(frozen=True)
 class Fleet:

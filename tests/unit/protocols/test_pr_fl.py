@@ -25,7 +25,7 @@ from protocols.training import Training
 from protocols.training import accuracy as judged
 from protocols.vectors import vector_of
 from pruning.masks import Mask
-from secagg.errors import ParameterError
+from secagg.errors import AbortError, ParameterError
 from secagg.params import Params
 
 if TYPE_CHECKING:
@@ -547,6 +547,28 @@ def test_a_lost_flush_leaves_the_model_and_what_was_joined(
     assert "nothing was learned" in outcome.verdict
     assert outcome.finished_at > first.finished_at
     assert all(client.upload_bytes > 0 for client in outcome.clients.values())
+
+
+@pytest.mark.parametrize("kind", [MaskIndexed, FixedPoint])
+def test_an_interval_tells_of_its_lost_flushes_and_of_every_ranking(
+    setup: Federation, instant: Calibration, monkeypatch: pytest.MonkeyPatch, kind: type[Aggregator]
+) -> None:
+    flushes: list[int] = []
+
+    def breaking(self: PrFl, arrivals: Any, dropouts: Any) -> Joined:
+        flushes.append(len(arrivals))
+        if len(flushes) == 1:
+            raise AbortError("the first one broke off")
+        return join(self, arrivals, dropouts)
+
+    join = PrFl.join
+    monkeypatch.setattr(PrFl, "join", breaking)
+    outcomes = played(system(setup, kind, instant, replace(SOON, rank_every=2, recover=False)), 4)
+    verdicts = [outcome.verdict for outcome, _ in outcomes]
+    assert [one.count("nothing was learned: the first one broke off") for one in verdicts] == [1, 0, 0, 0]
+    assert outcomes[0][0].details["mean density"] < 1
+    # There is none before the first, and then there is a new one in every second interval.
+    assert [one.count("Besides: of squared gradients, ") for one in verdicts] == [1, 1, 0, 1]
 
 
 def test_who_drops_out_of_a_flush_does_not_count_in_it_and_comes_back(setup: Federation, instant: Calibration) -> None:
