@@ -118,8 +118,8 @@ class Aggregator(ABC):
         """
 
     @abstractmethod
-    def over(self, layout: Layout) -> Aggregator:
-        """The same kind with the same settings, over another layout."""
+    def over(self, layout: Layout, params: Params | None = None) -> Aggregator:
+        """The same kind over another layout, with the same settings, or with others if it is one that has any."""
 
     def length_of(self, mask: Mask) -> int:
         """Coordinates of the vector that a client with this mask sends if nothing is withheld."""
@@ -191,7 +191,7 @@ class FloatMean(Aggregator):
         """See ``Aggregator.upload_of``."""
         return FLOAT_BYTES * self.length_of(mask)
 
-    def over(self, layout: Layout) -> FloatMean:
+    def over(self, layout: Layout, params: Params | None = None) -> FloatMean:  # noqa: ARG002 - it has no settings
         """See ``Aggregator.over``."""
         return FloatMean(layout, self.mode, self._participation)
 
@@ -231,9 +231,9 @@ class FixedPoint(_OnIntegers):
         super().__init__(layout, params)
         self.mode = mode
 
-    def over(self, layout: Layout) -> FixedPoint:
+    def over(self, layout: Layout, params: Params | None = None) -> FixedPoint:
         """See ``Aggregator.over``."""
-        return FixedPoint(layout, self.params, self.mode)
+        return FixedPoint(layout, params or self.params, self.mode)
 
     def aggregate(
         self,
@@ -330,9 +330,9 @@ class Secure(_OnIntegers):
 
     encrypted = True
 
-    def over(self, layout: Layout) -> Self:
+    def over(self, layout: Layout, params: Params | None = None) -> Self:
         """See ``Aggregator.over``."""
-        return type(self)(layout, self.params)
+        return type(self)(layout, params or self.params)
 
     def aggregate(
         self,

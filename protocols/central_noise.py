@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pruning.masks import Mask
     from secagg.declaration import Declaration
     from secagg.layout import Layout
-    from secagg.params import Mode
+    from secagg.params import Mode, Params
     from secagg.privacy.events import Event
     from secagg.privacy.settings import Privacy
 
@@ -93,7 +93,7 @@ class CentralNoise(Aggregator):
         """See ``Aggregator.upload_of``."""
         return self._mean.upload_of(mask, clients)
 
-    def over(self, layout: Layout) -> CentralNoise:
+    def over(self, layout: Layout, params: Params | None = None) -> CentralNoise:  # noqa: ARG002 - it has no settings
         """See ``Aggregator.over``."""
         return CentralNoise(layout, self.privacy, self.mode, self._participation)
 

@@ -119,7 +119,7 @@ class DepthSystem(SynchronousSystem):
 
     def learn(
         self,
-        number: int,
+        context: RoundContext,
         clients: Mapping[Client, ClientRound],  # noqa: ARG002 - for subclasses
         work: Mapping[Client, Work],
         aggregated: Aggregated | None,
@@ -128,7 +128,7 @@ class DepthSystem(SynchronousSystem):
         if aggregated is None:
             return {}
         released = whole_blocks(self.federation.units, self.blocks, ~np.isnan(aggregated.vector))
-        depths = [self.depth_of(client, number) for client in work]
+        depths = [self.depth_of(client, context.number) for client in work]
         return {
             "layers recovered": float(layers_recovered(released, depths)),
             "layers averaged": float(sum(released)),
@@ -206,13 +206,13 @@ class Adaptive(DepthSystem):
 
     def learn(
         self,
-        number: int,
+        context: RoundContext,
         clients: Mapping[Client, ClientRound],
         work: Mapping[Client, Work],
         aggregated: Aggregated | None,
     ) -> Mapping[str, float]:
         """Takes in everybody's round time, by operations and the vector's bytes alone, as the thresholds are."""
-        measured = super().learn(number, clients, work, aggregated)
+        measured = super().learn(context, clients, work, aggregated)
         for client, seconds in self.measuring.seconds_of_work(work).items():
             thresholds = self.rule.thresholds(self.federation.fleet.number(client))
             suggestion = self._suggest(DeviceSignals(seconds=seconds), thresholds)
@@ -279,13 +279,13 @@ class Diluted(Adaptive):
 
     def learn(
         self,
-        number: int,
+        context: RoundContext,
         clients: Mapping[Client, ClientRound],
         work: Mapping[Client, Work],
         aggregated: Aggregated | None,
     ) -> Mapping[str, float]:
         """As the others; a layer that most hold back by frozen copies is not recovered."""
-        measured = super().learn(number, clients, work, aggregated)
+        measured = super().learn(context, clients, work, aggregated)
         return {name: value for name, value in measured.items() if name != "layers recovered"}
 
 

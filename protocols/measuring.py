@@ -156,15 +156,15 @@ class Measuring:
 
     def _server_seconds(self, weights: Mapping[Client, _Wire], late: Collection[Client]) -> tuple[float, float]:
         """What the server's links take to send to everybody, and to receive from those who are in time."""
-        server = self._federation.fleet.server
         to_all = sum(one.received for one in weights.values())
         from_all = sum(one.sent for client, one in weights.items() if client not in late)
-        return to_all / server.upload_bytes_per_second, from_all / server.download_bytes_per_second
+        return self._federation.fleet.server.seconds(to_all, from_all)
 
     def _client(
         self, one: Work, wire: _Wire, secure: tuple[float, float], server: tuple[float, float], *, late: bool
     ) -> ClientRound:
-        flops = self._federation.training.steps * self.costs.of(one.model).step_flops
+        steps = self._federation.training.steps + one.further_steps
+        flops = steps * self.costs.of(one.model).step_flops
         seconds = client_time(
             self._federation.fleet.device(one.client),
             flops=flops,

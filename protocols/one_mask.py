@@ -1,6 +1,7 @@
 """One public mask that all clients share: only what it leaves is aggregated, and nobody has to declare anything.
 
-The vector of a session is then the held coordinates alone, one after another. Its layout is named by a digest of the
+The vector of a session is then the held coordinates, one after another, and whatever an update has besides the tensors
+of the model (``protocols.joint``). Its layout is named by a digest of the
 mask, so that clients which hold different masks, as a dishonest server might tell them, have no session in common.
 """
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from protocols.aggregated import Aggregated
     from protocols.aggregators import Dropouts, Ledgers, Masks, Updates, Weights
+    from secagg.params import Params
+    from secagg.privacy.settings import Privacy
 
 
 @final
@@ -61,7 +64,7 @@ class OneMask(Aggregator):
         ledgers: Ledgers | None = None,
         seed: bytes | None = None,
     ) -> Aggregated:
-        """See ``Aggregator.aggregate``; all masks are the one."""
+        """See ``Aggregator.aggregate``; all masks are the one, and cut nothing from tensors beside the layout's."""
         del masks
         if not updates:
             raise InputError("there is no update")
@@ -73,8 +76,15 @@ class OneMask(Aggregator):
         inner, structure = self._over_held(), Structure.common(updates.values())
         (tensor,) = inner.layout.tensors
         values = {client: self._flat(structure.arrays(update, client)) for client, update in updates.items()}
+        own_names = {one.name for one in self.layout.tensors}
         aggregated = inner.aggregate(
-            {client: {tensor.name: torch.from_numpy(own[held])} for client, own in values.items()},
+            {
+                client: {
+                    tensor.name: torch.from_numpy(values[client][held]),
+                    **{name: one for name, one in update.items() if name not in own_names},
+                }
+                for client, update in updates.items()
+            },
             None,
             weights,
             dropouts,
@@ -82,22 +92,29 @@ class OneMask(Aggregator):
             ledgers=ledgers,
             seed=seed,
         )
-        vector = np.zeros(self.layout.size)
-        vector[held] = aggregated.vector
-        return replace(aggregated, layout=self.layout, vector=vector)
+        (_, *others), moved = aggregated.layout.tensors, np.zeros(self.layout.size)
+        moved[held] = aggregated.vector[: tensor.size]
+        vector = np.concatenate([moved, aggregated.vector[tensor.size :]])
+        return replace(aggregated, layout=replace(self.layout, tensors=(*self.layout.tensors, *others)), vector=vector)
 
     def upload_of(self, mask: Mask, clients: int) -> int:  # noqa: ARG002 - all masks are the one
         """See ``Aggregator.upload_of``."""
         inner = self._over_held()
         return inner.upload_of(Mask.full(inner.layout), clients)
 
-    def over(self, layout: Layout) -> Aggregator:
+    def over(self, layout: Layout, params: Params | None = None) -> Aggregator:
         """See ``Aggregator.over``: without the mask, which is one of this layout."""
-        return self._kind.over(layout)
+        return self._kind.over(layout, params)
 
     def length_of(self, mask: Mask) -> int:  # noqa: ARG002 - all masks are the one
         """See ``Aggregator.length_of``."""
-        return int(self._mask().coordinates.sum())
+        inner = self._over_held()
+        return inner.length_of(Mask.full(inner.layout))
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """See ``Aggregator.privacy``."""
+        return self._kind.privacy
 
     @property
     def counts_masks(self) -> bool:

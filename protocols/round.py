@@ -60,8 +60,10 @@ class Work:
         keep: Share of the units, or of the blocks, that it trains.
         start: The tensors that it fetched, in the shapes of ``model``; empty until then.
         fetched_bytes: What they and their proof weighed on the wire.
-        update: Its change at full shape, zero outside the mask; empty until there is one.
+        update: Its change at full shape, zero outside the mask; empty until there is one. A stage may add tensors that
+            the model lacks, and takes them out again on the server.
         weight: Its weight in the mean; None where all clients weigh the same.
+        further_steps: Batches whose gradients it takes besides those of training.
     """
 
     client: Client
@@ -72,6 +74,7 @@ class Work:
     fetched_bytes: int = 0
     update: State = field(default_factory=dict)
     weight: float | None = None
+    further_steps: int = 0
 
 
 class Stage(ABC):

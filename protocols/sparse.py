@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, final
 
 import torch
 
-from protocols.measuring import SILENCE, Talk
+from protocols.joint import Joint
 from protocols.one_mask import OneMask
 from protocols.randomness import number as number_of
-from protocols.randomness import session_seed
 from protocols.round import Stage
-from protocols.sessions.averaging import averages, open_averages
 from protocols.stages import Delta, Fetch, LocalTraining, Sparse
 from protocols.synchronous import SynchronousSystem
 from protocols.training import cross_entropy
 from pruning.kernels import Kernels
 from pruning.masks import Mask
 from secagg.declaration import Provenance
+from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,14 +29,9 @@ if TYPE_CHECKING:
     from protocols.federation import Checkpoint, Federation, Memory
     from protocols.results import ClientRound
     from protocols.round import RoundContext, Work
-    from protocols.sessions.averaging import Averages
     from protocols.simulation.calibration import Calibration
     from protocols.training import State
     from pruning.kernels import Vector
-
-
-TOGETHER = " These means and that of the updates say more together than each does."
-"""Of a round with several sums of one training; ``docs/security.md`` says what."""
 
 
 class SparseSystem(SynchronousSystem):
@@ -55,9 +49,6 @@ class SparseSystem(SynchronousSystem):
     derived: frozenset[str] = frozenset()
     """Names of contributions that a server which sees every update can compute itself, so that they cost nothing."""
 
-    _means: Mapping[str, torch.Tensor]
-    _before: Vector
-
     accounts = False  # gradients are summed without noise
 
     def __init__(
@@ -72,8 +63,8 @@ class SparseSystem(SynchronousSystem):
         self.mask = Mask.full(federation.units.layout)
         super().__init__(
             federation,
-            OneMask(aggregator, lambda: self.mask),
-            twin=None if twin is None else OneMask(twin, lambda: self.mask),
+            self._sharing(aggregator),
+            twin=None if twin is None else self._sharing(twin),
             calibration=calibration,
         )
         self.recall({})
@@ -86,8 +77,7 @@ class SparseSystem(SynchronousSystem):
     def contribution(self, context: RoundContext, own: Work) -> Mapping[str, Vector]:
         """What a client gives to these means, by name: vectors of (kernels.size,) within their bounds.
 
-        No sum of them may tell what the sum of the updates tells: the two cohorts differ by whoever drops out, and so
-        would the sums, by that client's update.
+        They are summed in the session of the updates, over the same clients. Computing them is charged as one step.
         """
 
     @abstractmethod
@@ -95,7 +85,7 @@ class SparseSystem(SynchronousSystem):
         """The next mask.
 
         Args:
-            means: Of the contributions, by name.
+            means: Of the contributions, by name, float64.
             before: The kernels of the model that the round started from.
             after: Those plus the mean of the updates.
         """
@@ -104,39 +94,28 @@ class SparseSystem(SynchronousSystem):
         """Fetch what the mask leaves, train it, subtract; on the server, zero what a new mask has dropped."""
         setup = self.federation
         training = LocalTraining(setup.examples, setup.training, setup.seed)
-        return _Prune(self), Fetch(), Sparse(lambda client, context: self.mask), training, Delta()  # noqa: ARG005
-
-    def confer(self, context: RoundContext, work: Mapping[Client, Work]) -> Talk:
-        """Takes the means that the next mask is made of, once for each model: after a lost round they still hold."""
-        ranges = self.ranges()
-        if not ranges or not work:
-            return SILENCE
-        self._before = self.kernels.values(context.start)
-        if self._means:
-            return SILENCE
-        averaged = self._averaged(context, {client: self.contribution(context, one) for client, one in work.items()})
-        self._means = averaged.mean
-        return Talk((replace(averaged, verdict=averaged.verdict + TOGETHER),))
+        held = Sparse(lambda client, context: self.mask)  # noqa: ARG005
+        return _Prune(self), Fetch(), held, training, Delta(), _Contribute(self)
 
     def learn(
         self,
-        number: int,  # noqa: ARG002 - it counts its own rounds
+        context: RoundContext,
         clients: Mapping[Client, ClientRound],  # noqa: ARG002
         work: Mapping[Client, Work],  # noqa: ARG002
         aggregated: Aggregated | None,
     ) -> Mapping[str, float]:
         """Makes the next mask, if the round ended well and one is due."""
         if aggregated is not None:
-            if self._means:
-                after = self._before + self.kernels.values(aggregated.step)
-                self.mask = self.renewed(self._means, self._before, after)
-            self._means = {}
+            if ranges := self.ranges():
+                means, before = aggregated.step, self.kernels.values(context.start)
+                after = before + self.kernels.values(means)
+                self.mask = self.renewed({name: means[name] for name in ranges}, before, after)
             self.played += 1
         return {"density": self.kernels.density(self.mask)}
 
     def remember(self) -> Memory:
-        """The mask, how many rounds led to it, and what the next one is made of."""
-        return {"played": self.played, "held": torch.tensor(self.mask.coordinates), "means": dict(self._means)}
+        """The mask, and how many rounds led to it."""
+        return {"played": self.played, "held": torch.tensor(self.mask.coordinates)}
 
     def recall(self, memory: Memory) -> None:
         """Takes up where ``remember`` left off."""
@@ -144,7 +123,6 @@ class SparseSystem(SynchronousSystem):
         layout, held = self.federation.units.layout, memory.get("held")
         full = Mask.full(layout)
         self.mask = full if held is None else Mask.of_coordinates(layout, held.numpy(), Provenance.PUBLIC)
-        self._means = memory.get("means", {})
 
     def model_of(self, client: Client, checkpoint: Checkpoint) -> tuple[State, Mask]:  # noqa: ARG002 - all alike
         """The global model under its mask."""
@@ -161,21 +139,10 @@ class SparseSystem(SynchronousSystem):
             cross_entropy(model(batch.inputs), batch.labels).backward()
         return self.kernels.values({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
 
-    def _averaged(self, context: RoundContext, given: Mapping[Client, Mapping[str, Vector]]) -> Averages:
-        """What clients have on average, in a session of its own; in floating point, in the open."""
-        tensors = {
-            client: {name: torch.from_numpy(vector) for name, vector in own.items()} for client, own in given.items()
-        }
-        if self.aggregator.params is None:
-            return open_averages(tensors, known=self.derived)
-        return averages(
-            tensors,
-            ranges=self.ranges(),
-            params=self.aggregator.params,
-            seed=session_seed(self.federation.seed, "means", self.name, self.settings, context.number),
-            encrypted=self.aggregator.encrypted,
-            model_root=context.served.root,
-        )
+    def _sharing(self, aggregator: Aggregator) -> Aggregator:
+        """The same under the mask, with the contributions in the session of the updates."""
+        joint = Joint(aggregator, self.kernels.size, self.ranges, self.derived)
+        return OneMask(joint, lambda: self.mask)
 
 
 @final
@@ -199,3 +166,33 @@ class _Prune(Stage):
             return values
         held = self._system.mask.by_tensor()
         return {name: torch.where(torch.from_numpy(held[name]), tensor, 0) for name, tensor in values.items()}
+
+
+@final
+class _Contribute(Stage):
+    """Adds to a client's update what the next mask is made of; on the server, the model does not move by it.
+
+    Args:
+        system: Says what, and whether it is due.
+    """
+
+    def __init__(self, system: SparseSystem) -> None:
+        self._system = system
+
+    def on_client(self, context: RoundContext, work: Work) -> Work:
+        """Adds the contribution, where one is due.
+
+        Raises:
+            ParameterError: A tensor of the model has the name of a contribution.
+        """
+        if not self._system.ranges():
+            return work
+        own = self._system.contribution(context, work)
+        if taken := own.keys() & work.update.keys():
+            raise ParameterError(f"the model has tensors called {', '.join(sorted(taken))}, as means are: rename them")
+        tensors = {name: torch.from_numpy(vector) for name, vector in own.items()}
+        return replace(work, update={**work.update, **tensors}, further_steps=1)
+
+    def on_server(self, context: RoundContext, values: State) -> State:
+        """Leaves the tensors of the model."""
+        return {name: values[name] for name in context.start}

@@ -62,7 +62,7 @@ class SynchronousSystem(System):
 
     def learn(
         self,
-        number: int,  # noqa: ARG002 - most learn nothing
+        context: RoundContext,  # noqa: ARG002 - most learn nothing
         clients: Mapping[Client, ClientRound],  # noqa: ARG002
         work: Mapping[Client, Work],  # noqa: ARG002
         aggregated: Aggregated | None,  # noqa: ARG002
@@ -70,7 +70,7 @@ class SynchronousSystem(System):
         """Takes in a finished round for the next one.
 
         Args:
-            number: Of the round.
+            context: Where it started.
             clients: What everybody did.
             work: Their finished work, which only systems without encryption may look at for the server's sake.
             aggregated: What came of it; None where the round was lost.
@@ -102,10 +102,10 @@ class SynchronousSystem(System):
             drawn = self.federation.participants is not None
             if not (late or drawn or isinstance(error, DifferencingError)):
                 raise  # and so would every other round
-            return self._lose(checkpoint, work, talk, late, error)
+            return self._lose(checkpoint, context, work, talk, late, error=error)
         clients = self.measuring.clients(work, aggregated, talk, late)
         difference = self._difference(aggregated, work, dropouts)
-        details = {**self.learn(number, clients, work, aggregated), **self._spent(work, aggregated, talk)}
+        details = {**self.learn(context, clients, work, aggregated), **self._spent(work, aggregated, talk)}
         seconds = self.measuring.round_seconds(clients)
         after = Checkpoint(
             number + 1,
@@ -160,9 +160,11 @@ class SynchronousSystem(System):
     def _lose(
         self,
         checkpoint: Checkpoint,
+        context: RoundContext,
         work: Mapping[Client, Work],
         talk: Talk,
         late: frozenset[Client],
+        *,
         error: AbortError,
     ) -> tuple[LostRound, Checkpoint]:
         """A round that moved nothing but the clock, and not even that where a ledger refused it."""
@@ -170,7 +172,7 @@ class SynchronousSystem(System):
         clients = self.measuring.clients(work, None, talk, late)
         seconds = 0.0 if refused else self.measuring.round_seconds(clients)
         if not refused:
-            self.learn(checkpoint.number, clients, work, None)
+            self.learn(context, clients, work, None)
         self._spent(work, None, talk)
         after = replace(
             checkpoint, number=checkpoint.number + 1, seconds=checkpoint.seconds + seconds, memory=self.memory()

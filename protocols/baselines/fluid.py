@@ -137,7 +137,7 @@ class Fluid(SubmodelSystem):
 
     def learn(
         self,
-        number: int,  # noqa: ARG002 - it counts the rounds that it has seen
+        context: RoundContext,  # noqa: ARG002 - it counts the rounds that it has seen
         clients: Mapping[Client, ClientRound],
         work: Mapping[Client, Work],
         aggregated: Aggregated | None,

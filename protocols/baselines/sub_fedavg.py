@@ -125,7 +125,7 @@ class SubFedAvg(SynchronousSystem):
 
     def learn(
         self,
-        number: int,  # noqa: ARG002 - clients have learned already
+        context: RoundContext,  # noqa: ARG002 - clients have learned already
         clients: Mapping[Client, ClientRound],  # noqa: ARG002
         work: Mapping[Client, Work],  # noqa: ARG002
         aggregated: Aggregated | None,  # noqa: ARG002

@@ -23,7 +23,7 @@ from secagg.layout import Layout, Tensor
 from secagg.params import Params
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from protocols.aggregators import Client, Dropouts, Updates
 
@@ -130,31 +130,29 @@ def average_params(params: Params, ranges: Mapping[str, float]) -> Params:
     )
 
 
-def open_averages(vectors: Updates, *, known: Collection[str] = ()) -> Averages:
+def open_averages(vectors: Updates) -> Averages:
     """The same in floating point and in the open, for systems whose server sees everything anyway.
 
     Args:
         vectors: As ``averages``.
-        known: Names of vectors that the server can compute itself from what it sees, so that nobody sends them.
 
     Raises:
         InputError: As ``averages``.
         LayoutMismatchError: Likewise.
     """
     layout, clients = _common_layout(vectors), tuple(vectors)
-    length = sum(tensor.size for tensor in layout.tensors if tensor.name not in known)
     return Averages(
         mean={
             tensor.name: torch.stack([vectors[client][tensor.name].double() for client in clients]).mean(dim=0)
             for tensor in layout.tensors
         },
         clients=clients,
-        upload_bytes=dict.fromkeys(clients, FLOAT_BYTES * length),
+        upload_bytes=dict.fromkeys(clients, FLOAT_BYTES * layout.size),
         download_bytes=dict.fromkeys(clients, 0),
         seconds={},
         verdict=f"no encryption: the server sees what each of {len(clients)} clients has.",
-        length=length,
-        vector_bytes=FLOAT_BYTES * length,
+        length=layout.size,
+        vector_bytes=FLOAT_BYTES * layout.size,
     )
 
 

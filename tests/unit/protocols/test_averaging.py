@@ -104,14 +104,6 @@ def test_in_the_open_the_mean_is_exact_and_nobody_is_kept_from_it() -> None:
     assert "no encryption" in found.verdict
 
 
-def test_what_the_server_can_compute_itself_is_averaged_and_costs_nothing() -> None:
-    given = vectors(3)
-    found = open_averages(given, known={"large"})
-    assert torch.equal(found.mean["large"], mean_of(given, "large"))
-    assert set(found.upload_bytes.values()) == {found.vector_bytes} == {4 * 7}
-    assert found.length == 7
-
-
 def test_in_the_open_too_clients_must_have_the_same_vectors() -> None:
     with pytest.raises(InputError, match="no client"):
         open_averages({})

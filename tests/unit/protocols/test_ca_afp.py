@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import secagg
-from protocols import sparse
+from protocols import aggregators
 from protocols.aggregators import FixedPoint, FloatMean, Uniform
 from protocols.ca_afp import DEVIATIONS, AdaptivePruning, AdaptiveSettings
 from protocols.fetch import Served
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.unit.protocols.conftest import WorkAt
 
 SIZE, BIASES = 32 * 16 + 16 * 32 + 4 * 16, 32 + 16 + 4
-SETTINGS = AdaptiveSettings(density=0.5, dense_rounds=3, prune_rounds=4, step_every=2)
+SETTINGS = AdaptiveSettings(density=0.5, dense_rounds=3, prune_rounds=4, step_every=2, scope="layer")
 """Mask steps at the ends of the third round and of the fifth."""
 
 
@@ -74,7 +74,7 @@ def test_the_density_follows_the_schedule_round_by_round(
 def test_uneven_steps_are_rounded_toward_what_is_held_and_the_last_one_meets_the_target(
     federation: Federation, plain: FixedPoint, instant: Calibration
 ) -> None:
-    settings = AdaptiveSettings(density=0.3, dense_rounds=1, prune_rounds=3, step_every=1, churn=0.0)
+    settings = AdaptiveSettings(density=0.3, dense_rounds=1, prune_rounds=3, step_every=1, churn=0.0, scope="layer")
     _, outcomes = played(federation, plain, instant, settings, rounds=4)
     # 512: to 154 in three steps, by int(358/3) = 119, int(239/2) = 119, 120; 64: to 19, each time by 15.
     counts = [2 * (512 - 119) + 49, 2 * (512 - 238) + 34, 2 * 154 + 19, 2 * 154 + 19]
@@ -142,65 +142,90 @@ def test_a_step_is_that_of_what_clients_trained_and_of_their_gradients(
     assert differing.sum() <= 2  # what float32 rounds otherwise
 
 
-def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
-    """What is averaged: the clients' vectors and the bounds of each session."""
-    sessions: list[tuple[Any, Any]] = []
+def given(monkeypatch: pytest.MonkeyPatch, kind: type[FixedPoint | FloatMean]) -> list[Any]:
+    """What clients gave to every session, with whatever is in it besides updates, and its settings."""
+    sessions: list[Any] = []
 
-    def noted(vectors: Any, **settings: Any) -> Any:
-        sessions.append((vectors, settings["ranges"]))
-        return averages(vectors, **settings)
+    def noted(aggregator: Aggregator, updates: Any, *others: Any, **settings: Any) -> Any:
+        sessions.append((updates, aggregator.params))
+        return aggregate(aggregator, updates, *others, **settings)
 
-    averages = vars(sparse)["averages"]
-    monkeypatch.setattr(sparse, "averages", noted)
+    aggregate: Any = kind.aggregate
+    monkeypatch.setattr(kind, "aggregate", noted)
     return sessions
 
 
-def test_what_is_summed_besides_is_never_the_update_itself(
-    federation: Federation, plain: FixedPoint, instant: Calibration, work_at: WorkAt, monkeypatch: pytest.MonkeyPatch
+def test_a_round_has_one_session_so_whoever_leaves_is_in_no_sum_of_it(
+    federation: Federation, instant: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both sums are over others if somebody drops out between, and would differ by that client's update."""
-    sessions = given(monkeypatch)
-    system = AdaptivePruning(federation, plain, SETTINGS, calibration=instant)
-    checkpoints = [end for _, end in system.play(5, dropouts={2: {"fast-02": "ShareKeys"}})]
-    assert len(sessions) == 2
-    work = work_at(AdaptivePruning(federation, plain, SETTINGS, calibration=instant), checkpoints[1])
-    for client, vectors in sessions[0][0].items():
-        update = system.kernels.values(work[client].update)
-        assert set(vectors) == {"square", "sign", "gradient"}
-        assert np.allclose(vectors["square"].numpy(), update**2, atol=1e-6)
-        for vector in vectors.values():
-            cosine = update @ vector.numpy() / np.linalg.norm(update) / np.linalg.norm(vector)
-            assert abs(cosine) < 0.99
+    """In two, the sums of gradients and of updates would differ by who left in between, and show that client."""
+    sessions = given(monkeypatch, FloatMean)
+    floats = FloatMean(federation.units.layout)
+    system, _ = played(federation, floats, instant, rounds=3, dropouts={2: {"fast-02": "ShareKeys"}})
+    assert [len(updates["fast-01"]) - len(floats.layout.tensors) for updates, _ in sessions] == [0, 0, 3]
 
+    other = AdaptivePruning(federation, floats, SETTINGS, calibration=instant)
+    (_, _), (_, start) = other.play(2)
+    before = other.kernels.values(start.state)
 
-def test_the_session_of_means_is_bound_to_the_model_that_clients_were_handed(
-    federation: Federation, plain: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    roots: list[bytes] = []
+    def mask_of(updates: list[Any]) -> Any:
+        means = {name: torch.stack([own[name].double() for own in updates]).mean(dim=0) for name in updates[0]}
+        moved = other.kernels.values(means)
+        statistics = ClusterStatistics.of(other.kernels, moved, {name: mean.numpy() for name, mean in means.items()})
+        scores = score(other.kernels, before + moved, statistics, np.ones(SIZE, bool), SETTINGS.score)
+        return other.kernels.active(mask_step(other.mask, scores, statistics.mean_gradient, SETTINGS.schedule, 2))
 
-    def noted(*given: Any, **settings: Any) -> Any:
-        roots.append(settings["model_root"])
-        return averages(*given, **settings)
-
-    averages = vars(sparse)["averages"]
-    monkeypatch.setattr(sparse, "averages", noted)
-    system = AdaptivePruning(federation, plain, replace(SETTINGS, dense_rounds=1), calibration=instant)
-    system.run(1)
-    start = federation.start().state
-    assert roots == [Served(federation.units.layout, start).root]
+    updates, _ = sessions[2]
+    those_left = mask_of([own for client, own in updates.items() if client != "fast-02"])
+    found = system.kernels.active(system.mask)
+    assert (those_left != found).sum() <= 2  # what float32 rounds otherwise
+    assert (mask_of(list(updates.values())) != found).sum() > 20
 
 
 def test_bounds_are_public_and_everything_is_within_them(
     federation: Federation, plain: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions = given(monkeypatch)
+    sessions = given(monkeypatch, FixedPoint)
     played(federation, plain, instant, replace(SETTINGS, largest_gradient=0.01), rounds=3)
-    ((vectors, ranges),) = sessions
+    updates, params = sessions[2]
+    ranges = {name: params.range_of(name) for name in ("square", "sign", "gradient", "anything else")}
     deviation = DEVIATIONS * 0.1 * 3  # the learning rate times the steps
-    assert ranges == {"square": pytest.approx(deviation**2), "sign": 1.0, "gradient": 0.01}
-    for own in vectors.values():
-        assert all(own[name].abs().max() <= ranges[name] for name in ranges)
+    assert ranges == {
+        "square": pytest.approx(deviation**2),
+        "sign": 1.0,
+        "gradient": 0.01,
+        "anything else": plain.params.value_range,
+    }
+    for own in updates.values():
+        assert all(own[name].abs().max() <= ranges[name] for name in ("square", "sign", "gradient"))
         assert own["gradient"].abs().max() == 0.01
+
+
+def test_a_mask_round_is_bound_to_the_model_that_clients_were_handed(
+    federation: Federation, uniform: Uniform, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots: list[bytes] = []
+
+    def noted(*given: Any, **settings: Any) -> Any:
+        roots.append(settings["model_root"])
+        return simulate(*given, **settings)
+
+    simulate = vars(aggregators)["simulate"]
+    monkeypatch.setattr(aggregators, "simulate", noted)
+    played(federation, uniform, instant, replace(SETTINGS, dense_rounds=1), rounds=1)
+    assert roots == [Served(federation.units.layout, federation.start().state).root]
+
+
+def test_a_weight_that_moves_to_its_bound_is_within_the_range_of_its_square(
+    federation: Federation, plain: FixedPoint
+) -> None:
+    for steps in range(1, 200):
+        for rate in (3e-4, 1e-3, 0.07):
+            training = replace(federation.training, learning_rate=rate, steps=steps)
+            system = AdaptivePruning(replace(federation, training=training), plain, replace(SETTINGS, dense_rounds=1))
+            bound = DEVIATIONS * rate * steps
+            far = system._bounds.contribution(np.full(SIZE, 9e9), np.zeros(SIZE), np.zeros(SIZE))
+            assert far["square"].max() <= system.ranges()["square"] == pytest.approx(bound**2)
 
 
 # ---------------------------------------------------------------------------------- at what cost
@@ -213,17 +238,34 @@ def test_a_mask_step_costs_its_means_and_saves_what_is_dropped(
     """In floating point the server knows updates, so their squares; and signs, which gradients have."""
     _, outcomes = played(federation, kind(federation.units.layout), instant)
     sent = [one.clients["fast-01"].upload_bytes for one in outcomes if isinstance(one, RoundResult)]
-    whole, three_quarters, half = (width * (int(share * SIZE) + BIASES) for share in (1, 0.75, 0.5))
-    means = 4 * besides * SIZE
-    assert sent == [whole, whole, whole + means, three_quarters, three_quarters + means, half]
+    whole, three_quarters, half = (int(share * SIZE) + BIASES for share in (1, 0.75, 0.5))
+    # What is summed besides has a finer grid, of four bytes, and the updates of its session with it.
+    assert sent == [
+        width * whole,
+        width * whole,
+        4 * (whole + besides * SIZE),
+        width * three_quarters,
+        4 * (three_quarters + besides * SIZE),
+        width * half,
+    ]
 
 
-def test_every_session_is_in_the_verdict_of_its_round(
+def test_the_batch_of_a_mask_step_is_among_the_operations(
+    federation: Federation, plain: FixedPoint, instant: Calibration
+) -> None:
+    _, outcomes = played(federation, plain, instant)
+    flops = [one.clients["fast-01"].flops for one in outcomes if isinstance(one, RoundResult)]
+    steps = federation.training.steps
+    assert [round(steps * one / flops[0], 6) for one in flops] == [steps + due for due in (0, 0, 1, 0, 1, 0)]
+
+
+def test_what_is_summed_besides_is_in_the_verdict_of_its_round(
     federation: Federation, uniform: Uniform, instant: Calibration
 ) -> None:
     result, _ = AdaptivePruning(federation, uniform, SETTINGS, calibration=instant).run(6)
-    assert [one.verdict.count("Besides") for one in result.rounds] == [0, 0, 1, 0, 1, 0]
-    assert result.rounds[2].verdict.count("uniform sum over 8 survivors") == 2
+    said = "It sums square, sign, gradient beside the updates"
+    assert [one.verdict.count(said) for one in result.rounds] == [0, 0, 1, 0, 1, 0]
+    assert {one.verdict.count("uniform sum over 8 survivors") for one in result.rounds} == {1}
 
 
 # ---------------------------------------------------------------------------------- encrypted
@@ -242,20 +284,6 @@ def test_an_encrypted_run_with_dropouts_ends_at_the_same_model_and_mask_as_its_t
     assert system.mask == clear.mask
     assert system.kernels.density(system.mask) == 0.5
     assert all(torch.equal(tensor, other.state[name]) for name, tensor in end.state.items())
-
-
-def test_a_round_without_its_updates_still_says_which_sums_were_opened(
-    federation: Federation, instant: Calibration
-) -> None:
-    secure = Uniform(federation.units.layout, secagg.Params(min_cohort=3, max_dropouts=2))
-    gone: dict[Hashable, str] = dict.fromkeys(list(federation.examples)[:4], "ShareKeys")
-    setup = replace(federation, participants=len(federation.examples))
-    (lost, _), *_ = AdaptivePruning(setup, secure, replace(SETTINGS, dense_rounds=1), calibration=instant).play(
-        1, dropouts={0: gone}
-    )
-    assert isinstance(lost, LostRound)
-    assert "Before it was lost: " in lost.reason
-    assert "say more together than each does" in lost.reason
 
 
 def test_squares_are_summed_over_three_at_least(federation: Federation) -> None:

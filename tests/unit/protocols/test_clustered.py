@@ -436,7 +436,7 @@ def test_no_two_sessions_of_a_run_share_their_secrets(
     monkeypatch.setattr(aggregators, "simulate", noted)
     secure = Uniform(clear.layout, OF_THREE)
     CaAfp(opposed, secure, PRUNED, calibration=instant).run(3)
-    assert len(seeds) >= 5 + 2 * 2 * 2  # of the clustering; then of two clusters, two rounds, updates and means
+    assert len(seeds) == 6 + 2 * 2  # of the clustering; then of two clusters in two rounds
     assert None not in seeds
     assert len(set(seeds)) == len(seeds)
 

@@ -8,6 +8,7 @@ import torch
 
 from protocols import aggregators
 from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Uniform
+from protocols.joint import Joint
 from protocols.one_mask import OneMask
 from pruning.masks import Mask
 from secagg.declaration import Provenance
@@ -151,6 +152,20 @@ def test_the_mask_is_that_of_the_round() -> None:
         masks.pop(0)
 
 
+@pytest.mark.parametrize("held", [HELD, Mask.full(LAYOUT)])
+def test_tensors_beside_the_layout_are_aggregated_whole(held: Mask) -> None:
+    given = {client: {**own, "more": torch.arange(4.0) / 4} for client, own in updates().items()}
+    joint = Joint(FixedPoint(LAYOUT, PARAMS), 4, lambda: {"more": 1.0})
+    one, alone = under(held, joint), under(held, FixedPoint(LAYOUT, PARAMS))
+    found = one.aggregate(given)
+    assert list(found.step) == ["fc.weight", "fc.bias", "more"]
+    assert torch.allclose(found.step["more"], torch.arange(4.0).double() / 4, rtol=0, atol=1e-6)
+    assert np.array_equal(found.vector[: LAYOUT.size] != 0, alone.aggregate(updates()).vector != 0)
+    assert np.allclose(found.vector[: LAYOUT.size], alone.aggregate(updates()).vector, rtol=0, atol=STEP)
+    assert one.length_of(held) == alone.length_of(held) + 4
+    assert set(found.upload_bytes.values()) == {one.upload_of(held, 8)} == {4 * one.length_of(held)}
+
+
 def test_it_is_called_and_set_as_what_it_stands_for() -> None:
     for kind in (Uniform(LAYOUT, PARAMS), FixedPoint(LAYOUT, PARAMS), FloatMean(LAYOUT)):
         one = under(HELD, kind)
@@ -160,6 +175,8 @@ def test_it_is_called_and_set_as_what_it_stands_for() -> None:
         other = one.over(Layout((Tensor("any", (3,)),)))
         assert type(other) is type(kind)
         assert other.length_of(Mask.full(other.layout)) == 3
+        if kind.params is not None:
+            assert one.over(LAYOUT, Params(min_cohort=5)).params == Params(min_cohort=5)
 
 
 def test_what_it_cannot_do_is_refused() -> None:

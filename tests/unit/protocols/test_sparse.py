@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from protocols import sparse
 from protocols.aggregators import FixedPoint, FloatMean, MaskIndexed, Uniform
+from protocols.central_noise import CentralNoise
 from protocols.fetch import Served
 from protocols.results import LostRound, RoundResult
 from protocols.round import RoundContext, Work
@@ -19,11 +19,12 @@ from protocols.stages import Delta, Fetch, LocalTraining, Sparse, fetched_bytes
 from pruning.masks import Mask
 from secagg.declaration import Provenance
 from secagg.errors import ParameterError
+from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from protocols.federation import Checkpoint, Federation
+    from protocols.federation import Federation
     from protocols.simulation.calibration import Calibration
     from pruning.kernels import Vector
     from tests.unit.protocols.conftest import WorkAt
@@ -31,11 +32,8 @@ if TYPE_CHECKING:
 SIZE, BIASES = 32 * 16 + 16 * 32 + 4 * 16, 32 + 16 + 4
 
 
-@final
 class Largest(SparseSystem):
     """After every second good round half of the weights go: those that the clients' mean says."""
-
-    asked = 0
 
     @property
     def name(self) -> str:
@@ -45,7 +43,6 @@ class Largest(SparseSystem):
         return {"noise": 1.0, "known": 1.0} if self.played % 2 else {}
 
     def contribution(self, context: RoundContext, own: Work) -> Mapping[str, Vector]:
-        self.asked += 1
         draws = np.random.default_rng([context.number, self.federation.fleet.number(own.client)])
         noise, known = draws.uniform(-1, 1, (2, self.kernels.size))
         return {"noise": noise, "known": known}
@@ -180,17 +177,17 @@ def test_in_floating_point_only_what_the_server_does_not_know_is_sent(
     system = Largest(federation, floats, calibration=instant)
     sent = [one.clients["fast-01"].upload_bytes for one in system.run(2)[0].rounds]
     assert sent == [whole, whole + 2 * 4 * SIZE]
-    system = Largest(federation, floats, calibration=instant)
-    system.derived = frozenset({"known"})
+    derived = type("Derived", (Largest,), {"derived": frozenset({"known"})})
+    system = derived(federation, floats, calibration=instant)
     assert [one.clients["fast-01"].upload_bytes for one in system.run(2)[0].rounds] == [whole, whole + 4 * SIZE]
 
 
-def test_every_session_of_a_round_is_in_its_verdict(
+def test_what_is_summed_besides_is_in_the_verdict(
     federation: Federation, uniform: Uniform, instant: Calibration
 ) -> None:
     first, second = Largest(federation, uniform, calibration=instant).run(2)[0].rounds
-    assert first.verdict.count("uniform sum over 8 survivors") == 1
-    assert second.verdict.count("uniform sum over 8 survivors") == 2
+    assert "beside the updates" not in first.verdict
+    assert "It sums noise, known beside the updates" in second.verdict
 
 
 def lossy(federation: Federation) -> Federation:
@@ -202,20 +199,12 @@ GONE: dict[Hashable, str] = dict.fromkeys(("fast-01", "fast-02", "fast-03"), "Sh
 """One more than a session tolerates."""
 
 
-def test_a_lost_round_leaves_the_mask_and_the_next_one_asks_nobody_again_at_the_same_model(
-    federation: Federation, plain: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+def test_a_lost_round_leaves_the_mask_and_what_was_to_be_summed_in_it_is_summed_in_the_next(
+    federation: Federation, plain: FixedPoint, instant: Calibration
 ) -> None:
-    found: list[Any] = []
-
-    def noted(*given: Any, **settings: Any) -> Any:
-        found.append(averages(*given, **settings))
-        return found[-1]
-
-    averages = vars(sparse)["averages"]
-    monkeypatch.setattr(sparse, "averages", noted)
     system = Largest(lossy(federation), plain, calibration=instant)
     played = system.play(5, dropouts={1: GONE, 2: GONE})
-    (_, start), (lost, at_loss), (again, _), (good, end), (after, _) = [
+    (_, start), (lost, at_loss), (again, _), (good, _), (after, _) = [
         (outcome, replace(at, memory=dict(at.memory))) for outcome, at in played
     ]
     assert isinstance(lost, LostRound)
@@ -224,15 +213,9 @@ def test_a_lost_round_leaves_the_mask_and_the_next_one_asks_nobody_again_at_the_
     assert isinstance(after, RoundResult)
     assert all(torch.equal(tensor, at_loss.state[name]) for name, tensor in start.state.items())
     assert at_loss.memory["held"].all()
-    assert [one.played for one in (system,)] == [3]
+    assert system.played == 3
     assert (good.details["density"], after.details["density"]) == (0.5, 0.5)
-    assert len(found) == 1
-    assert system.asked == 8
-    noise = found[0].mean["noise"].numpy()
-    assert np.array_equal(system.kernels.active(system.mask), noise > np.median(noise))
-    # Its bytes are those of the lost round, in which the means were taken.
-    assert good.clients["fast-01"].upload_bytes == plain.upload_of(Mask.full(plain.layout), 8)
-    assert end.memory["means"] == {}
+    assert good.clients["fast-01"].upload_bytes == 4 * (SIZE + BIASES + 2 * SIZE)
 
 
 def test_a_run_goes_on_from_a_lost_round_as_if_it_had_not_stopped(
@@ -251,7 +234,7 @@ def test_a_run_goes_on_from_a_lost_round_as_if_it_had_not_stopped(
 
 
 @pytest.mark.parametrize("kind", [FixedPoint, FloatMean])
-def test_a_round_in_which_nobody_is_in_time_is_lost_before_anybody_is_asked(
+def test_a_round_in_which_nobody_is_in_time_is_lost(
     federation: Federation, plain: FixedPoint, instant: Calibration, kind: type[FixedPoint | FloatMean]
 ) -> None:
     system = Largest(federation, plain, calibration=instant)
@@ -260,11 +243,10 @@ def test_a_round_in_which_nobody_is_in_time_is_lost_before_anybody_is_asked(
     system = Largest(hurried, kind(plain.layout), calibration=instant)
     ((outcome, end),) = system.play(1, due)
     assert isinstance(outcome, LostRound)
-    assert system.asked == 0
     assert end.memory["played"] == 1
 
 
-def test_sessions_of_means_and_of_updates_never_share_their_secrets(
+def test_a_round_has_one_session_and_every_session_secrets_of_its_own(
     federation: Federation, uniform: Uniform, instant: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from protocols import aggregators
@@ -279,7 +261,7 @@ def test_sessions_of_means_and_of_updates_never_share_their_secrets(
     monkeypatch.setattr(aggregators, "simulate", noted)
     for seed in (3, 4):
         Largest(replace(federation, seed=seed), uniform, calibration=instant).run(4)
-    assert len(seeds) == 2 * (4 + 2)
+    assert len(seeds) == 2 * 4
     assert None not in seeds
     assert len(set(seeds)) == len(seeds)
 
@@ -313,6 +295,24 @@ def test_a_client_ends_with_the_global_model_under_its_mask(
     assert mask.provenance is Provenance.PUBLIC
 
 
+def test_a_tensor_of_the_model_cannot_be_called_as_a_mean_is(federation: Federation, plain: FixedPoint) -> None:
+    class Clashing(Largest):
+        def contribution(self, context: RoundContext, own: Work) -> Mapping[str, Vector]:
+            return {"fc1.weight": super().contribution(context, own)["noise"]}
+
+        def ranges(self) -> Mapping[str, float]:
+            return {"fc1.weight": 1.0}
+
+    with pytest.raises(ParameterError, match=r"fc1\.weight"):
+        Clashing(federation, plain).run(1)
+
+
+def test_what_gradients_are_summed_without_noise_is_not_called_private(federation: Federation) -> None:
+    noisy = CentralNoise(federation.units.layout, Privacy(clip=1.0, noise_multiplier=1.0))
+    with pytest.raises(ParameterError, match="leave out epsilon"):
+        Largest(federation, noisy)
+
+
 def test_one_that_begins_anew_has_forgotten_its_mask(
     federation: Federation, plain: FixedPoint, instant: Calibration
 ) -> None:
@@ -324,12 +324,3 @@ def test_one_that_begins_anew_has_forgotten_its_mask(
 def test_masks_are_not_declared_so_the_aggregator_must_be_uniform(federation: Federation, indexed: MaskIndexed) -> None:
     with pytest.raises(ParameterError, match="uniform"):
         Largest(federation, indexed)
-
-
-def test_a_checkpoint_holds_what_the_next_mask_is_made_of_only_where_a_round_was_lost(
-    federation: Federation, plain: FixedPoint, instant: Calibration
-) -> None:
-    ends: list[Checkpoint] = [
-        end for _, end in Largest(lossy(federation), plain, calibration=instant).play(3, dropouts={1: GONE})
-    ]
-    assert [sorted(end.memory["means"]) for end in ends] == [[], ["known", "noise"], []]

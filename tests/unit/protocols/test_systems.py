@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,8 +21,10 @@ from protocols.baselines.submodels import OrderedDropout, RandomDropout
 from protocols.clip import Clip, ClipSettings
 from protocols.fetch import Served
 from protocols.ma_clamp import Clamp, Diluted, MaClamp
+from protocols.measuring import Talk
 from protocols.results import LostRound, RoundResult
 from protocols.round import RoundContext, play
+from protocols.sessions.tally import Tally
 from protocols.stages import Delta, Fetch, LocalTraining, Weigh
 from protocols.synchronous import SynchronousSystem
 from protocols.system import largest_difference
@@ -253,16 +256,40 @@ class Noting(SynchronousSystem):
 
     def learn(
         self,
-        number: int,
+        context: RoundContext,
         clients: Mapping[Client, ClientRound],  # noqa: ARG002 - not noted
         work: Mapping[Client, Work],  # noqa: ARG002 - not noted
         aggregated: Aggregated | None,
     ) -> Mapping[str, float]:
-        self.learned.append((number, aggregated))
+        self.learned.append((context.number, aggregated))
         return {"noted": len(self.learned)}
 
     def remember(self) -> Memory:
         return {"noted": len(self.learned)}
+
+
+@final
+class Telling(SynchronousSystem):
+    """FedAvg whose clients count something together before they send their updates."""
+
+    @property
+    def name(self) -> str:
+        return "telling"
+
+    def confer(self, context: RoundContext, work: Mapping[Client, Work]) -> Talk:  # noqa: ARG002
+        return Talk((Tally(np.zeros(3, np.int64), tuple(work), {}, {}, {}, "three counts were opened."),))
+
+
+def test_a_round_without_its_updates_still_says_which_sums_were_opened(
+    federation: Federation, plain: FixedPoint, instant: Calibration
+) -> None:
+    gone: dict[Hashable, str] = dict.fromkeys(("fast-01", "fast-02", "fast-03"), "ShareKeys")
+    drawn = replace(federation, participants=len(federation.examples))
+    (good, _), (lost, _) = Telling(drawn, plain, calibration=instant).play(2, dropouts={1: gone})
+    assert isinstance(good, RoundResult)
+    assert isinstance(lost, LostRound)
+    assert good.verdict.endswith(" Besides: three counts were opened.")
+    assert lost.reason.endswith(" Before it was lost: three counts were opened.")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,122 @@
+"""Other vectors of the same clients, summed in the session of their updates.
+
+In a session of its own a vector is summed over whoever is there then. Who leaves in between is in one sum and not in
+the other, and where both say much the same of a client, as an update and a gradient do, the one taken off the other
+shows that client. In one session they are over the same clients, or there are none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, final
+
+from protocols.aggregators import FLOAT_BYTES, Aggregator
+from protocols.sessions.averaging import LEVELS
+from pruning.masks import Mask
+from secagg.errors import ParameterError
+from secagg.layout import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Dropouts, Ledgers, Masks, Updates, Weights
+    from secagg.layout import Layout
+    from secagg.params import Params
+    from secagg.privacy.settings import Privacy
+
+
+@final
+class Joint(Aggregator):
+    """Aggregates updates that have further tensors, each under its own name; so has what it returns.
+
+    Statistics differ in size by orders of magnitude, so the session has a finer grid than updates need: four bytes a
+    number among up to 256 clients, and eight beyond that, those of the updates included.
+
+    Args:
+        kind: How: its kind and settings count, in the uniform mode, but for ranges and levels where there are vectors.
+        size: Numbers in each of the further tensors.
+        ranges: Gives their names in the coming round, and the largest magnitude of a number under each. Public.
+        derived: Of the names, those whose numbers a server in the clear computes itself, so that nobody sends them.
+
+    Raises:
+        ParameterError: The aggregator is of another mode.
+    """
+
+    def __init__(
+        self,
+        kind: Aggregator,
+        size: int,
+        ranges: Callable[[], Mapping[str, float]],
+        derived: Collection[str] = (),
+    ) -> None:
+        super().__init__(kind.layout)
+        if kind.mode != "uniform":
+            raise ParameterError("vectors of other lengths than the masks' are aggregated in the uniform mode")
+        self.name, self.mode, self.params, self.encrypted = kind.name, kind.mode, kind.params, kind.encrypted
+        self._kind = kind
+        self._size = size
+        self._ranges = ranges
+        self._derived = frozenset(derived)
+
+    def aggregate(
+        self,
+        updates: Updates,
+        masks: Masks | None = None,
+        weights: Weights | None = None,
+        dropouts: Dropouts | None = None,
+        *,
+        model_root: bytes = b"",
+        ledgers: Ledgers | None = None,
+        seed: bytes | None = None,
+    ) -> Aggregated:
+        """See ``Aggregator.aggregate``; masks do not count."""
+        del masks
+        found = self._whole().aggregate(
+            updates, None, weights, dropouts, model_root=model_root, ledgers=ledgers, seed=seed
+        )
+        names, unsent = ", ".join(self._ranges()), self._unsent_bytes()
+        if not names:
+            return found
+        return replace(
+            found,
+            upload_bytes={client: sent - unsent for client, sent in found.upload_bytes.items()},
+            verdict=f"{found.verdict} It sums {names} beside the updates: together they say more than each does.",
+        )
+
+    def upload_of(self, mask: Mask, clients: int) -> int:  # noqa: ARG002 - vectors are sent whole
+        """See ``Aggregator.upload_of``."""
+        whole = self._whole()
+        return whole.upload_of(Mask.full(whole.layout), clients) - self._unsent_bytes()
+
+    def over(self, layout: Layout, params: Params | None = None) -> Joint:
+        """See ``Aggregator.over``: the further tensors stay as they are."""
+        return Joint(self._kind.over(layout, params), self._size, self._ranges, self._derived)
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """See ``Aggregator.privacy``."""
+        return self._kind.privacy
+
+    def length_of(self, mask: Mask) -> int:  # noqa: ARG002 - vectors are sent whole
+        """See ``Aggregator.length_of``."""
+        return self._whole().layout.size - self._unsent_bytes() // FLOAT_BYTES
+
+    def _whole(self) -> Aggregator:
+        """What aggregates everything as one vector."""
+        ranges, params = self._ranges(), self.params
+        if not ranges:
+            return self._kind
+        further = (Tensor(name, (self._size,), "float64") for name in ranges)
+        layout = replace(self.layout, tensors=(*self.layout.tensors, *further))
+        if params is None:
+            return self._kind.over(layout)
+        given = params.value_range
+        own = {"*": given} if isinstance(given, float) else dict(given)
+        return self._kind.over(
+            layout, replace(params, value_range={**own, **ranges}, levels=max(params.levels, LEVELS))
+        )
+
+    def _unsent_bytes(self) -> int:
+        """What the derived tensors would weigh; nothing where a server does not see what they are derived from."""
+        return FLOAT_BYTES * self._size * len(self._derived & set(self._ranges())) if self.params is None else 0
