@@ -133,6 +133,14 @@ def test_a_private_run_that_cannot_be_names_the_option(
     assert said in refused(capsys, ("run", *TINY, *PRIVATE, "--rounds", "2", "--out", str(tmp_path), *given))
 
 
+def test_no_bar_of_a_run_that_never_began_stands_above_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ("run", "fedavg", *TINY, "--params", "levels=many", "--out", str(tmp_path))
+    assert commands.main(wrong) == commands.FAILED
+    assert capsys.readouterr().err.strip() == "secagg: levels must be int, not 'many'"
+
+
 @pytest.mark.parametrize("command", ["run fedavg", "compare clip", "tune --learning-rates 0.01"])
 @pytest.mark.parametrize(
     ("given", "said"),

@@ -49,7 +49,12 @@ def bars(totals: Mapping[str, int]) -> Iterator[Tell]:
             progress.start_task(tasks[label])
             progress.update(tasks[label], advance=1, said=_said(outcome))
 
-        yield tell
+        try:
+            yield tell
+        except SecAggError:
+            # Bars of runs that never began would only stand above the reason.
+            progress.live.transient = not any(task.completed for task in progress.tasks)
+            raise
 
 
 def _said(outcome: Outcome) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations of these records
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -311,7 +312,7 @@ def _budget_of(setup: Setup) -> PrivacyBudget | None:
     try:
         return msgspec.convert(dict(setup.privacy), PrivacyBudget, strict=False)
     except msgspec.ValidationError as error:
-        raise ParameterError(f"privacy: {error}") from None
+        raise ParameterError(f"privacy: {_reason(error, PrivacyBudget, setup.privacy)}") from None
 
 
 def _training_of(setup: Setup, model: nn.Module, counts: Sequence[int]) -> Training:
@@ -386,7 +387,21 @@ def settings_from(defaults: Settings, changes: Mapping[str, Any]) -> Settings:
     try:
         return msgspec.convert(asdict(defaults) | dict(changes), type(defaults), strict=False)
     except msgspec.ValidationError as error:
-        raise ParameterError(str(error)) from None
+        raise ParameterError(_reason(error, type(defaults), changes)) from None
+
+
+def _reason(error: msgspec.ValidationError, kind: type, given: Mapping[str, Any]) -> str:
+    """What of ``given`` has a type that the field of that name has not, and what it may be."""
+    said, _, place = str(error).partition(" - at `$.")
+    name = re.split(r"[.\[`]", place)[0]
+    if name not in given:
+        return str(error)  # it speaks of no single field, or of none that was given
+    types = {field.name: field.type for field in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
+    if isinstance(types[name], msgspec.inspect.LiteralType):
+        return f"{name} must be one of {', '.join(map(str, types[name].values))}, not {given[name]!r}"
+    expected = re.match(r"Expected `(.+?)`", said)
+    wanted = expected[1].replace(" | ", " or ") if expected else "another value"
+    return f"{name} must be {wanted}, not {given[name]!r}"
 
 
 def _digest(parts: Iterable[Examples]) -> str:
