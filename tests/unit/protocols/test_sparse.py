@@ -284,6 +284,14 @@ def test_a_gradient_is_of_all_weights_and_another_batch_in_every_round(
     assert all(parameter.grad is None for parameter in context.model.parameters())
 
 
+def test_clients_with_equal_examples_draw_batches_of_their_own(federation: Federation, plain: FixedPoint) -> None:
+    one = federation.examples["fast-01"]
+    system = Largest(replace(federation, examples=dict.fromkeys(federation.examples, one)), plain)
+    context = context_of(federation)
+    gradients = [system.gradient(context, client) for client in ("fast-01", "fast-02")]
+    assert not np.allclose(*gradients)
+
+
 def test_a_client_ends_with_the_global_model_under_its_mask(
     federation: Federation, plain: FixedPoint, instant: Calibration
 ) -> None:

@@ -168,6 +168,13 @@ def test_a_mask_far_above_the_start_density_is_cut_to_it_without_regrowth() -> N
     assert held(WIDE, after) == [*range(70, 140)]
 
 
+@pytest.mark.parametrize(("active", "left"), [(70, 63), (71, 64), (72, 70), (140, 70)])
+def test_no_more_than_a_hundredth_above_the_start_density_a_mask_follows_the_schedule(active: int, left: int) -> None:
+    schedule = Schedule(start_density=0.5, scope="global")
+    after = mask_step(WIDE.mask(np.arange(140) < active), np.arange(140.0), np.ones(140), schedule, 4)
+    assert WIDE.active(after).sum() == left  # a quarter of the way to 42, or 70
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from(["layer", "global"]))
 def test_churn_exchanges_weights_and_keeps_the_density(seed: int, steps_left: int, scope: str) -> None:
     draws = np.random.default_rng(seed)
