@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from protocols.sessions import clustering
 from protocols.sessions.averaging import Averages
 from protocols.sessions.clustering import Clustering, agglomerative, secure_clusters, sketch
 from protocols.sessions.tally import Tally
@@ -173,6 +174,43 @@ def test_a_cluster_that_is_too_small_is_closed() -> None:
     assert found.membership[0] == found.membership[3] != found.membership[4] == found.membership[8]
 
 
+@given(st.integers(3, 40), st.integers(1, 9), st.integers(0, 99))
+def test_it_starts_from_random_groups_none_of_them_small(clients: int, smallest: int, seed: int) -> None:
+    assume(smallest <= clients)
+    groups = clustering._groups(clients, smallest, seed)
+    counts = np.bincount(groups)
+    assert len(groups) == clients
+    assert len(counts) == clients // smallest
+    assert smallest <= counts.min() <= counts.max() < 2 * smallest
+
+
+def test_the_groups_follow_from_the_public_seed_and_not_from_the_order_of_clients() -> None:
+    groups = [tuple(clustering._groups(24, 3, seed)) for seed in (0, 0, 1, 2)]
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 3
+    assert all(list(one) != sorted(one) for one in groups)
+
+
+def test_centroids_that_are_far_apart_are_taken_one_by_one_the_outermost_first() -> None:
+    angles = np.radians([0, 8, 75, 180, 190])
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = clustering._far_apart(directions, 4)
+    # The middle is at 74 degrees: 190 is farthest from it, 8 from that, 75 from both; of 0 and 180 the latter is.
+    order = [int(np.flatnonzero((directions == one).all(axis=1))[0]) for one in found]
+    assert order == [4, 1, 2, 3]
+    assert len(clustering._far_apart(directions, 9)) == 5
+
+
+def test_there_are_twice_as_many_slots_as_clusters_until_the_second_iteration() -> None:
+    labels = tuple(client % 8 for client in range(64))
+    found = clustered(labels, clusters=4, iterations=4)
+    counted = [len(session.counts) for session in found.sessions if isinstance(session, Tally)]
+    assert counted[0] == 8
+    summed = [len(session.mean["slots"]) for session in found.sessions if isinstance(session, Averages)]
+    assert summed[0] == 64 // 3
+    assert [one > 4 for one in summed[1:]] == [True, True, False, False]
+
+
 def test_every_iteration_takes_a_sketch_of_its_own() -> None:
     asked = []
     fresh = sketches(LABELS)
@@ -186,8 +224,6 @@ def test_every_iteration_takes_a_sketch_of_its_own() -> None:
 
 
 def test_no_two_sessions_share_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from protocols.sessions import clustering
-
     seeds = []
     for name in ("tally", "averages"):
         session = getattr(clustering, name)
