@@ -288,8 +288,8 @@ def test_clients_with_equal_examples_draw_batches_of_their_own(federation: Feder
     one = federation.examples["fast-01"]
     system = Largest(replace(federation, examples=dict.fromkeys(federation.examples, one)), plain)
     context = context_of(federation)
-    gradients = [system.gradient(context, client) for client in ("fast-01", "fast-02")]
-    assert not np.allclose(*gradients)
+    first, second = (system.gradient(context, client) for client in ("fast-01", "fast-02"))
+    assert not np.allclose(first, second)
 
 
 def test_a_client_ends_with_the_global_model_under_its_mask(
