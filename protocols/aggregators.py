@@ -119,7 +119,12 @@ class Aggregator(ABC):
 
     @abstractmethod
     def over(self, layout: Layout, params: Params | None = None) -> Aggregator:
-        """The same kind over another layout, with the same settings, or with others if it is one that has any."""
+        """The same kind over another layout.
+
+        Args:
+            layout: Of the updates.
+            params: Settings of its sessions instead of its own; what has no sessions has none.
+        """
 
     def length_of(self, mask: Mask) -> int:
         """Coordinates of the vector that a client with this mask sends if nothing is withheld."""
@@ -191,7 +196,7 @@ class FloatMean(Aggregator):
         """See ``Aggregator.upload_of``."""
         return FLOAT_BYTES * self.length_of(mask)
 
-    def over(self, layout: Layout, params: Params | None = None) -> FloatMean:  # noqa: ARG002 - it has no settings
+    def over(self, layout: Layout, params: Params | None = None) -> FloatMean:  # noqa: ARG002 - it has no sessions
         """See ``Aggregator.over``."""
         return FloatMean(layout, self.mode, self._participation)
 

@@ -349,7 +349,8 @@ class AsynchronousSystem(System):
     def _concluded(
         self, checkpoint: Checkpoint, joined: Sequence[Joined], landed: Sequence[_Landing], served_before: int
     ) -> tuple[Outcome, Checkpoint]:
-        setup, (details, besides) = self.federation, self.conclude(self.module_of(self.model))
+        setup = self.federation
+        details, besides = self.conclude(self.module_of(self.model))
         judged = accuracy(self.module_of(self.model), setup.test, setup.training.precision)
         finished_at = self.now + self.secure_seconds
         trips = [flight.trip for flight in self.flights.values()]

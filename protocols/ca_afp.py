@@ -42,7 +42,7 @@ LEAST_COHORT = 3
 """Fewest clients in a sum beside which there is one of squares."""
 
 DEVIATIONS = 4.0
-"""How far a weight may move in a round before a secure mean clips it, in learning rates times steps: Adam moves it by
+"""How far a weight may move in a round before a client clips it, in learning rates times steps: Adam moves it by
 about one at most."""
 
 
@@ -64,7 +64,7 @@ class AdaptiveSettings:
         gamma: Factor of the agreement of signs.
         coherence: As ``pruning.ca_afp.ScoreSettings``.
         terms: Likewise.
-        largest_gradient: Of a coordinate, beyond which a secure mean clips it.
+        largest_gradient: Of a coordinate, beyond which a client clips it.
 
     Raises:
         ParameterError: A setting outside its domain.

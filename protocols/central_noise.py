@@ -93,7 +93,7 @@ class CentralNoise(Aggregator):
         """See ``Aggregator.upload_of``."""
         return self._mean.upload_of(mask, clients)
 
-    def over(self, layout: Layout, params: Params | None = None) -> CentralNoise:  # noqa: ARG002 - it has no settings
+    def over(self, layout: Layout, params: Params | None = None) -> CentralNoise:  # noqa: ARG002 - it has no sessions
         """See ``Aggregator.over``."""
         return CentralNoise(layout, self.privacy, self.mode, self._participation)
 

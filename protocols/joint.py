@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @final
 class Joint(Aggregator):
-    """Aggregates updates that have further tensors, each under its own name; so has what it returns.
+    """Aggregates updates that have further tensors, each under its own name; the aggregate has them too.
 
     Statistics differ in size by orders of magnitude, so the session has a finer grid than updates need: four bytes a
-    number among up to 256 clients, and eight beyond that, those of the updates included.
+    number among up to 256 clients, and eight beyond that or where ``levels`` are more still, updates included.
 
     Args:
         kind: How: its kind and settings count, in the uniform mode, but for ranges and levels where there are vectors.
@@ -75,19 +75,20 @@ class Joint(Aggregator):
         found = self._whole().aggregate(
             updates, None, weights, dropouts, model_root=model_root, ledgers=ledgers, seed=seed
         )
-        names, unsent = ", ".join(self._ranges()), self._unsent_bytes()
-        if not names:
+        ranges, unsent_bytes = self._ranges(), FLOAT_BYTES * self._unsent()
+        if not ranges:
             return found
         return replace(
             found,
-            upload_bytes={client: sent - unsent for client, sent in found.upload_bytes.items()},
-            verdict=f"{found.verdict} It sums {names} beside the updates: together they say more than each does.",
+            upload_bytes={client: sent - unsent_bytes for client, sent in found.upload_bytes.items()},
+            verdict=f"{found.verdict} It sums {', '.join(ranges)} beside the updates: "
+            "together they say more than each does.",
         )
 
     def upload_of(self, mask: Mask, clients: int) -> int:  # noqa: ARG002 - vectors are sent whole
         """See ``Aggregator.upload_of``."""
         whole = self._whole()
-        return whole.upload_of(Mask.full(whole.layout), clients) - self._unsent_bytes()
+        return whole.upload_of(Mask.full(whole.layout), clients) - FLOAT_BYTES * self._unsent()
 
     def over(self, layout: Layout, params: Params | None = None) -> Joint:
         """See ``Aggregator.over``: the further tensors stay as they are."""
@@ -100,7 +101,7 @@ class Joint(Aggregator):
 
     def length_of(self, mask: Mask) -> int:  # noqa: ARG002 - vectors are sent whole
         """See ``Aggregator.length_of``."""
-        return self._whole().layout.size - self._unsent_bytes() // FLOAT_BYTES
+        return self._whole().layout.size - self._unsent()
 
     def _whole(self) -> Aggregator:
         """What aggregates everything as one vector."""
@@ -117,6 +118,6 @@ class Joint(Aggregator):
             layout, replace(params, value_range={**own, **ranges}, levels=max(params.levels, LEVELS))
         )
 
-    def _unsent_bytes(self) -> int:
-        """What the derived tensors would weigh; nothing where a server does not see what they are derived from."""
-        return FLOAT_BYTES * self._size * len(self._derived & set(self._ranges())) if self.params is None else 0
+    def _unsent(self) -> int:
+        """Numbers of derived tensors; none where a server does not see what they are derived from."""
+        return self._size * len(self._derived & set(self._ranges())) if self.params is None else 0

@@ -1,8 +1,8 @@
 """One public mask that all clients share: only what it leaves is aggregated, and nobody has to declare anything.
 
 The vector of a session is then the held coordinates, one after another, and whatever an update has besides the tensors
-of the model (``protocols.joint``). Its layout is named by a digest of the
-mask, so that clients which hold different masks, as a dishonest server might tell them, have no session in common.
+of the model (``protocols.joint``). Its layout is named by a digest of the mask, so that clients which hold different
+masks, as a dishonest server might tell them, have no session in common.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ class PrFl(AsynchronousSystem):
             "density floor": self._recovery.floor,
             "recoveries": float(self._recoveries),
         }
-        return measured, () if averaged is None else (f"of squared gradients, {averaged.verdict}",)
+        return measured, (() if averaged is None else (f"of squared gradients, {averaged.verdict}",))
 
     def remember(self) -> Memory:
         """The clock, densities, the ranking, what was joined, and the best of all that."""

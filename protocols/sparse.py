@@ -107,9 +107,9 @@ class SparseSystem(SynchronousSystem):
         """Makes the next mask, if the round ended well and one is due."""
         if aggregated is not None:
             if ranges := self.ranges():
-                means, before = aggregated.step, self.kernels.values(context.start)
-                after = before + self.kernels.values(means)
-                self.mask = self.renewed({name: means[name] for name in ranges}, before, after)
+                step, before = aggregated.step, self.kernels.values(context.start)
+                after = before + self.kernels.values(step)
+                self.mask = self.renewed({name: step[name] for name in ranges}, before, after)
             self.played += 1
         return {"density": self.kernels.density(self.mask)}
 
@@ -191,7 +191,7 @@ class _Contribute(Stage):
         if taken := own.keys() & work.update.keys():
             raise ParameterError(f"the model has tensors called {', '.join(sorted(taken))}, as means are: rename them")
         tensors = {name: torch.from_numpy(vector) for name, vector in own.items()}
-        return replace(work, update={**work.update, **tensors}, further_steps=1)
+        return replace(work, update={**work.update, **tensors}, further_steps=work.further_steps + 1)
 
     def on_server(self, context: RoundContext, values: State) -> State:
         """Leaves the tensors of the model."""

@@ -62,6 +62,7 @@ class Bounds:
     @property
     def ranges(self) -> dict[str, float]:
         """Largest magnitude of each contribution, by name."""
+        # As NumPy squares: ** may round otherwise, and leave the bound itself out of range.
         return {SQUARE: self.deviation * self.deviation, SIGN: 1.0, GRADIENT: self.gradient}
 
     def contribution(self, own: Vector, cluster: Vector, gradient: Vector) -> dict[str, Vector]:

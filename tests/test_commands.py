@@ -12,14 +12,16 @@ import pytest
 
 from protocols import commands as plugged_in
 from protocols.commands.options import pairs
+from protocols.commands.printing import bars
 from protocols.experiments import campaign
 from protocols.experiments.folder import RunFolder, locked
 from protocols.experiments.setup import params_of, settings_of
 from protocols.experiments.tasks import task
+from protocols.results import LostRound
 from protocols.simulation import calibration
 from protocols.simulation.calibration import CALIBRATION, Calibration
 from secagg import commands
-from secagg.errors import InputError
+from secagg.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,9 +135,17 @@ def test_a_private_run_that_cannot_be_names_the_option(
     assert said in refused(capsys, ("run", *TINY, *PRIVATE, "--rounds", "2", "--out", str(tmp_path), *given))
 
 
-def test_no_bar_of_a_run_that_never_began_stands_above_the_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bars_stay_above_the_reason_only_where_a_round_was_played(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = LostRound(number=0, reason="", seconds=0.0)
+    for played in (False, True):
+        with pytest.raises(ParameterError), bars({"a label": 3}) as tell:  # noqa: PT012 - the round comes before it
+            if played:
+                tell("a label", 0, lost)
+            raise ParameterError("it cannot be")
+        assert ("a label" in capsys.readouterr().err) == played
+
+
+def test_a_wrong_value_is_refused_in_one_line_that_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ("run", "fedavg", *TINY, "--params", "levels=many", "--out", str(tmp_path))
     assert commands.main(wrong) == commands.FAILED
     assert capsys.readouterr().err.strip() == "secagg: levels must be int, not 'many'"
@@ -445,11 +455,12 @@ def test_a_script_runs_as_few_variants_and_seeds_as_it_is_asked_to(monkeypatch: 
     monkeypatch.setattr("secagg.commands.main", main)
     monkeypatch.delitem(sys.modules, "protocols.experiments.reproduce", raising=False)
     path = str(Path(__file__).parent.parent / "examples" / "reproduce_ca_afp.py")
-    options = ["--only", "har", "--variants", "fedavg", "local", "--seeds", "1", "2"]
+    options = ["--only", "har", "--device", "cuda", "--variants", "fedavg", "local", "--seeds", "1", "2"]
     monkeypatch.setattr(sys, "argv", ["reproduce_ca_afp", *options])
     runpy.run_path(path, run_name="__main__")
     (command,) = asked
     assert command[:2] == ["compare", "ca-afp"]
+    assert command[command.index("--device") + 1] == "cuda"
     assert command[-6:] == ["--variants", "fedavg", "local", "--seeds", "1", "2"]
 
 

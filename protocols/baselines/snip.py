@@ -36,7 +36,7 @@ class SnipSettings:
 
     Args:
         density: Of the kernels, at least ``pruning.kernels.FLOOR`` and at most 1.
-        largest_gradient: Of a coordinate, beyond which a secure mean clips it.
+        largest_gradient: Of a coordinate, beyond which a client clips it.
 
     Raises:
         ParameterError: A setting outside its domain.

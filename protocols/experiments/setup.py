@@ -391,17 +391,17 @@ def settings_from(defaults: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 def _reason(error: msgspec.ValidationError, kind: type, given: Mapping[str, Any]) -> str:
-    """What of ``given`` has a type that the field of that name has not, and what it may be."""
+    """What is wrong with a field of ``given``, in the words of a command line where it speaks of the whole field."""
     said, _, place = str(error).partition(" - at `$.")
-    name = re.split(r"[.\[`]", place)[0]
-    if name not in given:
-        return str(error)  # it speaks of no single field, or of none that was given
+    name = place.rstrip("`")
+    expected = re.match(r"Expected `(.+?)`|Invalid enum value", said)
+    if name not in given or expected is None:
+        return str(error)
     types = {field.name: field.type for field in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
-    if isinstance(types[name], msgspec.inspect.LiteralType):
-        return f"{name} must be one of {', '.join(map(str, types[name].values))}, not {given[name]!r}"
-    expected = re.match(r"Expected `(.+?)`", said)
-    wanted = expected[1].replace(" | ", " or ") if expected else "another value"
-    return f"{name} must be {wanted}, not {given[name]!r}"
+    members = getattr(types[name], "types", (types[name],))
+    if words := [word for one in members for word in getattr(one, "values", ())]:
+        return f"{name} must be one of {', '.join(map(str, words))}, not {given[name]!r}"
+    return f"{name} must be {expected[1].replace(' | ', ' or ')}, not {given[name]!r}"
 
 
 def _digest(parts: Iterable[Examples]) -> str:

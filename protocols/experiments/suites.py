@@ -94,7 +94,7 @@ SUITES: Mapping[str, tuple[Variant, ...]] = MappingProxyType(
             Variant(label="fedavg", system="fedavg", aggregation="uniform"),
             Variant(label="local", system="local", aggregation="float"),
             Variant(label="ca-afp", system="ca-afp", aggregation="float"),
-            # As published; then the default with one thing changed.
+            # As published; then the default with something changed, and baselines.
             Variant(
                 label="ca-afp-paper",
                 system="ca-afp",

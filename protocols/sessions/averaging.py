@@ -70,7 +70,6 @@ def averages(
     dropouts: Dropouts | None = None,
     seed: bytes | None = None,
     encrypted: bool = True,
-    model_root: bytes = b"",
 ) -> Averages:
     """The mean of every named vector over the clients.
 
@@ -82,8 +81,6 @@ def averages(
             not in the mean.
         seed: Makes the secrets of the session repeatable: for simulations, and a new one each session.
         encrypted: False computes the same mean in the clear, under the same thresholds; it agrees bit for bit.
-        model_root: Root of the model at which the vectors were taken (``secagg.merkle``): a session of clients that
-            were handed different ones ends.
 
     Raises:
         InputError: No client, or nothing to average.
@@ -103,7 +100,7 @@ def averages(
         client: {name: tensor.detach().to("cpu", torch.float64, copy=True) for name, tensor in named.items()}
         for client, named in vectors.items()
     }
-    averaged = aggregator.aggregate(own, dropouts=dropouts, model_root=model_root, seed=seed)
+    averaged = aggregator.aggregate(own, dropouts=dropouts, seed=seed)
     return Averages(
         mean=averaged.mean,
         clients=averaged.survivors,

@@ -12,6 +12,7 @@ import torch
 
 from protocols import personal
 from protocols.clip import ClipSettings
+from protocols.clustered import CaAfpSettings
 from protocols.experiments import experiment
 from protocols.experiments import setup as setups
 from protocols.experiments.catalogue import SYSTEMS
@@ -141,6 +142,9 @@ def test_no_change_leaves_the_defaults_and_typed_values_stay(defaults: Dataclass
         (Training(), {"steps": 0}, "steps"),
         (Training(), {"optimiser": "newton"}, "^optimiser must be one of adam, sgd, not 'newton'$"),
         (Params(), {"max_dropouts": "few"}, "^max_dropouts must be int or null, not 'few'$"),
+        (Params(), {"value_range": {"a": "x"}}, r"^Expected `float`, got `str` - at `\$\.value_range"),
+        (Params(), {"privacy": {"clip": 1.0}}, "noise_multiplier"),
+        (CaAfpSettings(), {"clustering": "bogus"}, "^clustering must be one of agglomerative, secure, not 'bogus'$"),
         (Params(), {"min_cohort": "1"}, "min_cohort"),
         (Params(), {"participation": "half"}, "participation"),
         (ClipSettings(), {"statistic": "guess"}, "statistic"),

@@ -79,10 +79,6 @@ def test_it_is_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [[one.name for one in layout.tensors] for layout in sessions] == [["weight", "bias", "small", "large"]]
 
 
-class Kept:
-    """A client's memory of its sessions, which is only handed on here."""
-
-
 def test_what_the_session_is_bound_to_and_what_clients_weigh_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
@@ -93,7 +89,7 @@ def test_what_the_session_is_bound_to_and_what_clients_weigh_reaches_it(monkeypa
 
     simulate = vars(aggregators)["simulate"]
     monkeypatch.setattr(aggregators, "simulate", noted)
-    ledgers: Any = dict.fromkeys(given(), Kept())
+    ledgers: Any = dict.fromkeys(given(), object())
     weights: dict[Hashable, float] = {client: (1 + place) / 8 for place, client in enumerate(given())}
     found = joint(Uniform(LAYOUT, PARAMS)).aggregate(
         given(), None, weights, {"client-1": "ShareKeys"}, model_root=bytes(32), ledgers=ledgers, seed=b"one"

@@ -168,6 +168,14 @@ def test_a_mask_far_above_the_start_density_is_cut_to_it_without_regrowth() -> N
     assert held(WIDE, after) == [*range(70, 140)]
 
 
+@pytest.mark.parametrize("bound", [4 * 3e-4 * 49, 4 * 3e-4 * 98, 0.1])
+def test_a_weight_that_moves_to_its_bound_is_within_the_range_of_its_square(bound: float) -> None:
+    """Of the first two, Python's ``**`` makes other squares than NumPy's."""
+    bounds = Bounds(deviation=bound, gradient=1.0)
+    far = bounds.contribution(np.full(6, 9e9), np.zeros(6), np.zeros(6))
+    assert far["square"].max() == bounds.ranges["square"] == pytest.approx(bound**2)
+
+
 @pytest.mark.parametrize(("active", "left"), [(70, 63), (71, 64), (72, 70), (140, 70)])
 def test_no_more_than_a_hundredth_above_the_start_density_a_mask_follows_the_schedule(active: int, left: int) -> None:
     schedule = Schedule(start_density=0.5, scope="global")
