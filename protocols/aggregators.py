@@ -19,7 +19,14 @@ from protocols.aggregated import Aggregated
 from secagg import aggregate, counts, declaration, encoding
 from secagg.declaration import Declaration
 from secagg.driver import Stage
-from secagg.errors import InputError, NotFiniteError, TooFewClientsError, UnknownClientError, WeightError
+from secagg.errors import (
+    InputError,
+    NotFiniteError,
+    ParameterError,
+    TooFewClientsError,
+    UnknownClientError,
+    WeightError,
+)
 from secagg.ledger import Ledger
 from secagg.messages import Participant
 from secagg.params import Params
@@ -134,6 +141,29 @@ class Aggregator(ABC):
     def counts_masks(self) -> bool:
         """Whether masks that differ have to be counted in secret before updates can be summed."""
         return self.mode == "uniform"
+
+
+class StandIn(Aggregator):
+    """Aggregates by another kind, in the uniform mode, and is called, set and accounted for as that one is.
+
+    Args:
+        kind: The other one.
+
+    Raises:
+        ParameterError: It is of another mode.
+    """
+
+    def __init__(self, kind: Aggregator) -> None:
+        super().__init__(kind.layout)
+        if kind.mode != "uniform":
+            raise ParameterError("one mask for all, or vectors beside it, need an aggregator of the uniform mode")
+        self.name, self.mode, self.params, self.encrypted = kind.name, kind.mode, kind.params, kind.encrypted
+        self._kind = kind
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """See ``Aggregator.privacy``."""
+        return self._kind.privacy
 
 
 @final

@@ -10,24 +10,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
-from protocols.aggregators import FLOAT_BYTES, Aggregator
+from protocols.aggregators import FLOAT_BYTES, StandIn
 from protocols.sessions.averaging import LEVELS
 from pruning.masks import Mask
-from secagg.errors import ParameterError
 from secagg.layout import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from protocols.aggregated import Aggregated
-    from protocols.aggregators import Dropouts, Ledgers, Masks, Updates, Weights
+    from protocols.aggregators import Aggregator, Dropouts, Ledgers, Masks, Updates, Weights
     from secagg.layout import Layout
     from secagg.params import Params
-    from secagg.privacy.settings import Privacy
 
 
 @final
-class Joint(Aggregator):
+class Joint(StandIn):
     """Aggregates updates that have further tensors, each under its own name; the aggregate has them too.
 
     Statistics differ in size by orders of magnitude, so the session has a finer grid than updates need: four bytes a
@@ -50,11 +48,7 @@ class Joint(Aggregator):
         ranges: Callable[[], Mapping[str, float]],
         derived: Collection[str] = (),
     ) -> None:
-        super().__init__(kind.layout)
-        if kind.mode != "uniform":
-            raise ParameterError("vectors of other lengths than the masks' are aggregated in the uniform mode")
-        self.name, self.mode, self.params, self.encrypted = kind.name, kind.mode, kind.params, kind.encrypted
-        self._kind = kind
+        super().__init__(kind)
         self._size = size
         self._ranges = ranges
         self._derived = frozenset(derived)
@@ -93,11 +87,6 @@ class Joint(Aggregator):
     def over(self, layout: Layout, params: Params | None = None) -> Joint:
         """See ``Aggregator.over``: the further tensors stay as they are."""
         return Joint(self._kind.over(layout, params), self._size, self._ranges, self._derived)
-
-    @property
-    def privacy(self) -> Privacy | None:
-        """See ``Aggregator.privacy``."""
-        return self._kind.privacy
 
     def length_of(self, mask: Mask) -> int:  # noqa: ARG002 - vectors are sent whole
         """See ``Aggregator.length_of``."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from protocols.aggregators import Aggregator
+from protocols.aggregators import StandIn
 from pruning.masks import Mask
 from secagg.errors import InputError, ParameterError
 from secagg.layout import Layout, Tensor
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from protocols.aggregated import Aggregated
-    from protocols.aggregators import Dropouts, Ledgers, Masks, Updates, Weights
+    from protocols.aggregators import Aggregator, Dropouts, Ledgers, Masks, Updates, Weights
     from secagg.params import Params
-    from secagg.privacy.settings import Privacy
 
 
 @final
-class OneMask(Aggregator):
+class OneMask(StandIn):
     """Aggregates what one mask leaves; everything else moves by nothing.
 
     Args:
@@ -44,13 +43,9 @@ class OneMask(Aggregator):
     """
 
     def __init__(self, kind: Aggregator, mask: Callable[[], Mask]) -> None:
-        super().__init__(kind.layout)
-        if kind.mode != "uniform":
-            raise ParameterError("clients that share one public mask aggregate in the uniform mode")
+        super().__init__(kind)
         if kind.params is not None and not isinstance(kind.params.value_range, float):
             raise ParameterError("value_range must be one number for all tensors: what one mask leaves is one tensor")
-        self.name, self.mode, self.params, self.encrypted = kind.name, kind.mode, kind.params, kind.encrypted
-        self._kind = kind
         self._mask = mask
 
     def aggregate(
@@ -110,11 +105,6 @@ class OneMask(Aggregator):
         """See ``Aggregator.length_of``."""
         inner = self._over_held()
         return inner.length_of(Mask.full(inner.layout))
-
-    @property
-    def privacy(self) -> Privacy | None:
-        """See ``Aggregator.privacy``."""
-        return self._kind.privacy
 
     @property
     def counts_masks(self) -> bool:
