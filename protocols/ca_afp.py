@@ -1,7 +1,7 @@
 """CA-AFP: a cluster's model is pruned by and by, by what the cluster's clients agree on (arXiv 2603.01739).
 
 Within a cluster, on mask rounds only, clients add to their updates the squares of how far their weights have moved, and
-their gradients with their signs. One session sums it all (``protocols.joint``). That suffices for the score
+their gradients with their signs. One session sums it all (``protocols.aggregators.joint``). That suffices for the score
 (``pruning.ca_afp``), and so for the next mask, which clients fetch with the model. Clusters are found, and played side
 by side, in ``protocols.clustered``.
 """

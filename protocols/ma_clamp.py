@@ -35,8 +35,7 @@ from secagg.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client
+    from protocols.aggregators import Aggregated, Aggregator, Client
     from protocols.depth import Suggest
     from protocols.federation import Federation, Memory
     from protocols.results import ClientRound

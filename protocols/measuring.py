@@ -12,8 +12,7 @@ from secagg import counts
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client
+    from protocols.aggregators import Aggregated, Aggregator, Client
     from protocols.federation import Federation
     from protocols.round import Work
     from protocols.simulation.calibration import Calibration

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client, Dropouts, Ledgers
+    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts, Ledgers
     from protocols.fetch import Served
     from protocols.training import State
     from secagg.layout import Layout

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 
 import torch
 
-from protocols.joint import Joint
-from protocols.one_mask import OneMask
+from protocols.aggregators.joint import Joint
+from protocols.aggregators.one_mask import OneMask
 from protocols.randomness import number as number_of
 from protocols.round import Stage
 from protocols.stages import Delta, Fetch, LocalTraining, Sparse
@@ -24,8 +24,7 @@ from secagg.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client
+    from protocols.aggregators import Aggregated, Aggregator, Client
     from protocols.federation import Checkpoint, Federation, Memory
     from protocols.results import ClientRound
     from protocols.round import RoundContext, Work

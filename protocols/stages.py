@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 import torch
 
-from protocols.aggregated import add_step
+from protocols.aggregators.aggregated import add_step
 from protocols.fetch import leaves_for
 from protocols.randomness import number, session_seed
 from protocols.round import Stage

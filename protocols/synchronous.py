@@ -26,8 +26,7 @@ from secagg.privacy.events import NonPrivate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Client, Dropouts, Ledgers
+    from protocols.aggregators import Aggregated, Client, Dropouts, Ledgers
     from protocols.measuring import Talk
     from protocols.results import ClientRound, Outcome
     from protocols.round import Stage, Work

@@ -17,8 +17,7 @@ from secagg.errors import AbortError, ParameterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client, Dropouts, Ledgers
+    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts, Ledgers
     from protocols.federation import Checkpoint, Federation, Memory
     from protocols.results import Outcome
     from protocols.training import State

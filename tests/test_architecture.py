@@ -47,7 +47,6 @@ PUBLIC_MODULES = {
     "secagg.shadowing",
     "pruning.masks",
     "pruning.units",
-    "protocols.aggregated",
     "protocols.aggregators",
     "protocols.commands.options",
     "protocols.datasets",

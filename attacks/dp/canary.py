@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from attacks.deployment import Deployment
-    from protocols.aggregated import Aggregated
+    from protocols.aggregators import Aggregated
     from secagg import Declaration
 
 LARGEST = 2**13

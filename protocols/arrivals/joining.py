@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client, Dropouts
+    from protocols.aggregators import Aggregated, Aggregator, Client, Dropouts
     from protocols.arrivals.contributor import Agreement
     from protocols.arrivals.flight import Arrival
     from protocols.federation import Memory

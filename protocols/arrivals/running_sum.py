@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Client, Dropouts, Ledgers
+    from protocols.aggregators import Aggregated, Client, Dropouts, Ledgers
     from protocols.arrivals.contributor import Agreement, Contributor, Indexed, Notice, Offer
     from protocols.federation import Memory
     from pruning.masks import Mask

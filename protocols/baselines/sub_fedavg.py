@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client
+    from protocols.aggregators import Aggregated, Aggregator, Client
     from protocols.federation import Checkpoint, Federation, Memory
     from protocols.results import ClientRound
     from protocols.round import RoundContext, Work

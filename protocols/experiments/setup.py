@@ -14,7 +14,7 @@ import msgspec
 
 from protocols import datasets
 from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Secure, Uniform
-from protocols.central_noise import CentralNoise
+from protocols.aggregators.central_noise import CentralNoise
 from protocols.datasets.division import Partition, divide
 from protocols.experiments.catalogue import system_kind
 from protocols.experiments.tasks import task

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from inspect import BoundArguments, signature
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import torch
 
-from protocols.aggregators import Client, FixedPoint, MaskIndexed, Uniform
+from protocols.aggregators import Client, FixedPoint, MaskIndexed, Uniform, secure
 from protocols.federation import Checkpoint, Federation
 from protocols.fetch import Served
 from protocols.models import mlp
@@ -19,6 +20,7 @@ from protocols.synchronous import SynchronousSystem
 from protocols.training import Examples, Training, one_thread
 from pruning.units import find_units
 from secagg.params import Mode, Params
+from secagg.simulate import Result, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +52,19 @@ def blobs(count: int, seed: int) -> Examples:
     labels = torch.randint(CLASSES, (count,), generator=generator)
     corners = torch.eye(CLASSES, WIDTH)
     return Examples(corners[labels] + 0.3 * torch.randn(count, WIDTH, generator=generator), labels)
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[BoundArguments]:
+    """What every session is played with that an aggregator starts during the test, as arguments of ``simulate``."""
+    played: list[BoundArguments] = []
+
+    def noted(*given: Any, **settings: Any) -> Result:
+        played.append(signature(simulate).bind(*given, **settings))
+        return simulate(*given, **settings)
+
+    monkeypatch.setattr(secure, "simulate", noted)
+    return played
 
 
 @pytest.fixture(scope="session", autouse=True)

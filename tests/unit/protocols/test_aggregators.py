@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import secagg
-from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Secure, Uniform
+from protocols.aggregators import Aggregator, Contributions, FixedPoint, FloatMean, MaskIndexed, Secure, Uniform
 from pruning.masks import Mask
 from secagg.errors import (
     CoverageError,
@@ -323,6 +323,11 @@ def test_fixed_point_stays_within_its_bound_of_the_float_mean(mode: Mode) -> Non
     exact = FloatMean(LAYOUT, mode).aggregate(given, pruned())
     differences = np.abs(clear.vector - exact.vector)
     assert 0 < differences.max() <= STEP / 2 + 1e-12
+
+
+def test_what_an_aggregation_is_given_shows_no_update_and_no_seed() -> None:
+    given = Contributions(updates(), pruned(), dict.fromkeys(updates(), 0.75), seed=b"not to be seen")
+    assert repr(given) == "Contributions(dropouts=None, model_root=b'')"
 
 
 def test_apply_is_what_a_session_itself_applies() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import secagg
-from protocols import aggregators
 from protocols.aggregators import FixedPoint, FloatMean, Uniform
 from protocols.ca_afp import DEVIATIONS, AdaptivePruning, AdaptiveSettings
 from protocols.fetch import Served
@@ -21,8 +20,9 @@ from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from inspect import BoundArguments
 
-    from protocols.aggregators import Aggregator
+    from protocols.aggregators import Aggregated, Aggregator, Contributions
     from protocols.federation import Federation
     from protocols.results import Outcome
     from protocols.simulation.calibration import Calibration
@@ -146,12 +146,12 @@ def given(monkeypatch: pytest.MonkeyPatch, kind: type[FixedPoint | FloatMean]) -
     """What clients gave to every session, with whatever is in it besides updates, and its settings."""
     sessions: list[Any] = []
 
-    def noted(aggregator: Aggregator, updates: Any, *others: Any, **settings: Any) -> Any:
-        sessions.append((updates, aggregator.params))
-        return aggregate(aggregator, updates, *others, **settings)
+    def noted(aggregator: Aggregator, given: Contributions) -> Aggregated:
+        sessions.append((given.updates, aggregator.params))
+        return mean_of(aggregator, given)
 
-    aggregate: Any = kind.aggregate
-    monkeypatch.setattr(kind, "aggregate", noted)
+    mean_of: Any = kind.mean_of
+    monkeypatch.setattr(kind, "mean_of", noted)
     return sessions
 
 
@@ -202,17 +202,10 @@ def test_bounds_are_public_and_everything_is_within_them(
 
 
 def test_a_mask_round_is_bound_to_the_model_that_clients_were_handed(
-    federation: Federation, uniform: Uniform, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+    federation: Federation, uniform: Uniform, instant: Calibration, sessions: list[BoundArguments]
 ) -> None:
-    roots: list[bytes] = []
-
-    def noted(*given: Any, **settings: Any) -> Any:
-        roots.append(settings["model_root"])
-        return simulate(*given, **settings)
-
-    simulate = vars(aggregators)["simulate"]
-    monkeypatch.setattr(aggregators, "simulate", noted)
     played(federation, uniform, instant, replace(SETTINGS, dense_rounds=1), rounds=1)
+    roots = [session.arguments["model_root"] for session in sessions]
     assert roots == [Served(federation.units.layout, federation.start().state).root]
 
 

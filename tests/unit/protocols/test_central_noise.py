@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from protocols.aggregators import FloatMean
-from protocols.central_noise import CentralNoise
+from protocols.aggregators.central_noise import CentralNoise
 from protocols.experiments.setup import Setup, aggregator_of
 from pruning.masks import Mask
 from secagg.declaration import Provenance

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import secagg
-from protocols import aggregators, clustered
+from protocols import clustered
 from protocols.aggregators import FixedPoint, FloatMean, Uniform
 from protocols.clustered import CaAfp, CaAfpSettings, ClusteredFedAvg, ClusterSettings
 from protocols.experiments.folder import RunFolder
@@ -25,6 +25,7 @@ from secagg.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from inspect import BoundArguments
     from pathlib import Path
 
     from protocols.aggregators import Aggregator
@@ -424,18 +425,11 @@ def test_an_encrypted_run_ends_at_the_same_clusters_and_models_as_its_twin(
 
 
 def test_no_two_sessions_of_a_run_share_their_secrets(
-    opposed: Federation, clear: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+    opposed: Federation, clear: FixedPoint, instant: Calibration, sessions: list[BoundArguments]
 ) -> None:
-    seeds: list[bytes] = []
-
-    def noted(*given: Any, **settings: Any) -> Any:
-        seeds.append(given[6])
-        return simulate(*given, **settings)
-
-    simulate = vars(aggregators)["simulate"]
-    monkeypatch.setattr(aggregators, "simulate", noted)
     secure = Uniform(clear.layout, OF_THREE)
     CaAfp(opposed, secure, PRUNED, calibration=instant).run(3)
+    seeds = [session.arguments["seed"] for session in sessions]
     assert len(seeds) == 6 + 2 * 2  # of the clustering; then of two clusters in two rounds
     assert None not in seeds
     assert len(set(seeds)) == len(seeds)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from protocols.aggregators import FloatMean, MaskIndexed, Secure
+from protocols.aggregators import FloatMean
 from protocols.arrivals.buffer import MaskFedAvg
 from protocols.arrivals.contributor import Agreement
 from protocols.arrivals.flight import Arrival, Flight, packed, unpacked
@@ -28,6 +28,7 @@ from secagg.params import Params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from inspect import BoundArguments
 
     from numpy.typing import NDArray
 
@@ -240,16 +241,8 @@ def test_who_drops_out_is_missed_and_its_old_contribution_ages_on() -> None:
     assert (found.vector - MODEL).tolist() == pytest.approx(constant((3 * -1 + 0.5 * 1) / 3.5), abs=4 * UNIT)
 
 
-def test_every_flush_binds_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_flush_binds_another_model(sessions: list[BoundArguments]) -> None:
     """Also one that is played after earlier ones came back."""
-    roots: list[bytes] = []
-    original = Secure.aggregate
-
-    def watched(self: Secure, *arguments: Any, **options: Any) -> Any:
-        roots.append(options["model_root"])
-        return original(self, *arguments, **options)
-
-    monkeypatch.setattr(MaskIndexed, "aggregate", watched)
     joining = in_running_sum(encrypted=True)
     memory = copy.deepcopy(joining.remember())
     for version in range(4):
@@ -257,7 +250,7 @@ def test_every_flush_binds_another_model(monkeypatch: pytest.MonkeyPatch) -> Non
             joining.recall(memory)
         batch = [arrival("a", constant(1), version=version), arrival("b", constant(1), version=version)]
         moved(joining, batch, version)
-    assert len(set(roots)) == 4
+    assert len({session.arguments["model_root"] for session in sessions}) == len(sessions) == 4
 
 
 def test_what_was_joined_comes_back_on_both_sides() -> None:

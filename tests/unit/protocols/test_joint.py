@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from protocols import aggregators
 from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Uniform
-from protocols.central_noise import CentralNoise
-from protocols.joint import Joint
-from protocols.one_mask import OneMask
+from protocols.aggregators.central_noise import CentralNoise
+from protocols.aggregators.joint import Joint
+from protocols.aggregators.one_mask import OneMask
 from protocols.sessions.averaging import LEVELS
 from pruning.masks import Mask
 from secagg.errors import OutOfRangeError, ParameterError
 from secagg.layout import Layout, Tensor
+from secagg.ledger import Ledger
 from secagg.params import Params
 from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from inspect import BoundArguments
 
 LAYOUT = Layout((Tensor("weight", (5, 4)), Tensor("bias", (5,))))
 PARAMS = Params(min_cohort=3, max_dropouts=2, value_range=1.0, levels=2**12)
@@ -66,34 +67,20 @@ def test_everything_is_averaged_over_the_same_clients_each_within_a_step_of_its_
     assert secure.step["small"].dtype == torch.float64
 
 
-def test_it_is_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions: list[Layout] = []
-
-    def noted(*arguments: Any, layout: Layout, **settings: Any) -> Any:
-        sessions.append(layout)
-        return simulate(*arguments, layout=layout, **settings)
-
-    simulate = vars(aggregators)["simulate"]
-    monkeypatch.setattr(aggregators, "simulate", noted)
+def test_it_is_one_session(sessions: list[BoundArguments]) -> None:
     joint(Uniform(LAYOUT, PARAMS)).aggregate(given(), seed=b"one")
-    assert [[one.name for one in layout.tensors] for layout in sessions] == [["weight", "bias", "small", "large"]]
+    layouts = [session.arguments["layout"] for session in sessions]
+    assert [[one.name for one in layout.tensors] for layout in layouts] == [["weight", "bias", "small", "large"]]
 
 
-def test_what_the_session_is_bound_to_and_what_clients_weigh_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def noted(updates: Any, masks: Any, weights: Any, *others: Any, **settings: Any) -> Any:
-        seen.update(settings, weights=weights, params=others[1], dropouts=others[2], seed=others[3])
-        settings["ledgers"] = None
-        return simulate(updates, masks, weights, *others, **settings)
-
-    simulate = vars(aggregators)["simulate"]
-    monkeypatch.setattr(aggregators, "simulate", noted)
-    ledgers: Any = dict.fromkeys(given(), object())
+def test_what_the_session_is_bound_to_and_what_clients_weigh_reaches_it(sessions: list[BoundArguments]) -> None:
+    ledgers = {client: Ledger() for client in given()}
     weights: dict[Hashable, float] = {client: (1 + place) / 8 for place, client in enumerate(given())}
     found = joint(Uniform(LAYOUT, PARAMS)).aggregate(
         given(), None, weights, {"client-1": "ShareKeys"}, model_root=bytes(32), ledgers=ledgers, seed=b"one"
     )
+    (session,) = sessions
+    seen = session.arguments
     assert seen["model_root"] == bytes(32)
     assert seen["ledgers"] is ledgers
     assert seen["weights"] == weights

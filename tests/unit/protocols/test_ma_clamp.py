@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from protocols import aggregators
-from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Uniform
+from protocols.aggregators import Aggregator, FixedPoint, FloatMean, MaskIndexed, Uniform, secure
 from protocols.baselines.partial import FedDrop, FedPmt
 from protocols.federation import Federation
 from protocols.ma_clamp import Clamp, DepthSettings, Diluted, MaClamp
@@ -434,7 +433,7 @@ def transcript(
     """Every message of the session in which this work is aggregated."""
     wire: list[bytes] = []
     with monkeypatch.context() as patched:
-        patched.setattr(aggregators, "simulate", functools.partial(simulate, observe=wire.append))
+        patched.setattr(secure, "simulate", functools.partial(simulate, observe=wire.append))
         aggregate_work(aggregator, work, model_root=bytes(32), seed=SEED)
     return tuple(wire)
 
@@ -499,7 +498,7 @@ def test_a_round_in_which_nothing_meets_the_rule_is_refused_before_anything_is_s
     few = MaskIndexed(setup.units.layout, replace(PARAMS, min_cohort=7))
     work = work_at(MaClamp(setup, few, calibration=instant), with_depths(setup))
     wire: list[bytes] = []
-    monkeypatch.setattr(aggregators, "simulate", functools.partial(simulate, observe=wire.append))
+    monkeypatch.setattr(secure, "simulate", functools.partial(simulate, observe=wire.append))
     with pytest.raises(AbortError, match="min_cohort 7"):
         aggregate_work(few, work, seed=SEED)
     assert not any(isinstance(decode(one), MaskedInput) for one in wire)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from protocols import pr_fl
-from protocols.aggregators import FixedPoint, FloatMean, MaskIndexed, Secure
+from protocols.aggregators import FixedPoint, FloatMean, MaskIndexed
 from protocols.arrivals.running_sum import RunningSum
 from protocols.pr_fl import PrFl, PrFlSettings, smallest_batch
 from protocols.results import RoundResult
@@ -30,6 +30,7 @@ from secagg.params import Params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from inspect import BoundArguments
 
     from numpy.typing import NDArray
     from torch import nn
@@ -150,22 +151,15 @@ def test_a_buffer_of_updates_is_the_running_sum_up_to_rounding(
 
 
 def test_every_session_has_secrets_of_its_own(
-    setup: Federation, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+    setup: Federation, instant: Calibration, sessions: list[BoundArguments], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after a restoring, after lost sessions, and where the importance is summed."""
-    seeds: list[bytes | None] = []
-    original = Secure.aggregate
-
-    def watched(self: Secure, *arguments: Any, **options: Any) -> Any:
-        seeds.append(options["seed"])
-        return original(self, *arguments, **options)
-
-    monkeypatch.setattr(Secure, "aggregate", watched)
     evaluations(monkeypatch, [0.5, 0.4, 0.3, 0.2, 0.1])
     lost = dict.fromkeys(setup.fleet.names, "AdvertiseKeys")
     outcomes = played(system(setup, MaskIndexed, instant), 5, dropouts={1: lost})
     assert outcomes[1][0].details["lost joins"] == 2
     assert outcomes[-1][0].details["recoveries"] == 2
+    seeds = [session.arguments["seed"] for session in sessions]
     assert len(seeds) > 10 + 3
     assert None not in seeds
     assert len(set(seeds)) == len(seeds)

@@ -12,7 +12,7 @@ from protocols.randomness import generator, number, session_seed
 from protocols.submodels import SubmodelSettings
 
 if TYPE_CHECKING:
-    import pytest
+    from inspect import BoundArguments
 
     from protocols.federation import Federation
 
@@ -32,20 +32,13 @@ def test_a_stream_repeats_and_so_does_its_number() -> None:
     assert number(1, "cohort", 2) == number(1, "cohort", 2) != number(1, "cohort", 3)
 
 
-def test_sessions_over_other_values_have_other_secrets(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_over_other_values_have_other_secrets(federation: Federation, sessions: list[BoundArguments]) -> None:
     """Else one vector less the other would be the difference of what two sessions hide."""
-    seeds: list[bytes | None] = []
-    original = Uniform.aggregate
-
-    def watched(self: Uniform, *arguments: object, **options: object) -> object:
-        seeds.append(options.get("seed"))  # type: ignore[arg-type]
-        return original(self, *arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Uniform, "aggregate", watched)
     uniform = Uniform(federation.units.layout)
     for budget in ("compute", "round"):
         RandomDropout(federation, uniform, SubmodelSettings(budget=budget))
         Clip(federation, uniform, ClipSettings(budget=budget))
+    seeds = [session.arguments["seed"] for session in sessions]
     assert len(set(seeds)) == len(seeds) == 4
 
 

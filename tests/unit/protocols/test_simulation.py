@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.aggregators import Secure
 from protocols.results import ClientRound, LostRound, RoundResult, RunResult
 from protocols.simulation import calibration
 from protocols.simulation.calibration import SESSIONS, Calibration, SecureTime
@@ -23,9 +22,9 @@ from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from inspect import BoundArguments
     from pathlib import Path
 
-    from protocols.aggregated import Aggregated
 
 DIFFERENCES = (None, 0.0, 0.5)
 """To the twin in the clear, in the first rounds of a made-up run."""
@@ -242,18 +241,14 @@ TIME = SecureTime(
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sessions so short that measuring takes no time, and the length of each vector."""
-    lengths: list[int] = []
-    original = Secure.aggregate
-
-    def watched(self: Secure, *arguments: Any, **options: Any) -> Aggregated:
-        lengths.append(self.layout.size)
-        return original(self, *arguments, **options)
-
+def short(monkeypatch: pytest.MonkeyPatch, sessions: list[BoundArguments]) -> list[BoundArguments]:
+    """Sessions so short that measuring takes no time."""
     monkeypatch.setattr(calibration, "LENGTHS", (16, 64))
-    monkeypatch.setattr(Secure, "aggregate", watched)
-    return lengths
+    return sessions
+
+
+def lengths(sessions: list[BoundArguments]) -> list[int]:
+    return [session.arguments["layout"].size for session in sessions]
 
 
 def test_a_session_takes_a_client_its_own_part_and_the_servers() -> None:
@@ -278,11 +273,11 @@ def test_what_two_lengths_take_says_what_any_length_takes(monkeypatch: pytest.Mo
         assert time.seconds(length, 8 * length) == pytest.approx(2.5 + length / 1024 + length / 256)
 
 
-def test_secure_aggregation_is_calibrated_once_for_each_kind_of_session(short: list[int]) -> None:
+def test_secure_aggregation_is_calibrated_once_for_each_kind_of_session(short: list[BoundArguments]) -> None:
     known = Calibration()
     first = known.time("uniform", 4, PARAMS)
     assert first.seconds(30, 100) > 0
-    assert short == [16] * SESSIONS + [64] * SESSIONS
+    assert lengths(short) == [16] * SESSIONS + [64] * SESSIONS
     assert known.time("uniform", 4, PARAMS) is first
     assert len(short) == 2 * SESSIONS
     known.time("mask-indexed", 4, PARAMS)
@@ -297,13 +292,13 @@ def test_secure_aggregation_is_calibrated_once_for_each_kind_of_session(short: l
     assert len(short) == 8 * SESSIONS
 
 
-def test_a_long_session_is_measured_once(short: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_session_is_measured_once(short: list[BoundArguments], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LONG", 1e-9)
     Calibration().time("uniform", 4, PARAMS)
-    assert short == [16, 64]
+    assert lengths(short) == [16, 64]
 
 
-def test_known_times_come_back_from_their_file(tmp_path: Path, short: list[int]) -> None:
+def test_known_times_come_back_from_their_file(tmp_path: Path, short: list[BoundArguments]) -> None:
     path = tmp_path / "results" / "times.json"
     assert Calibration.load(path).times == ()
     known = Calibration([TIME])

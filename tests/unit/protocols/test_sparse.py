@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from protocols.aggregators import FixedPoint, FloatMean, MaskIndexed, Uniform
-from protocols.central_noise import CentralNoise
+from protocols.aggregators.central_noise import CentralNoise
 from protocols.fetch import Served
 from protocols.results import LostRound, RoundResult
 from protocols.round import RoundContext, Work
@@ -23,6 +23,7 @@ from secagg.privacy.settings import Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
+    from inspect import BoundArguments
 
     from protocols.federation import Federation
     from protocols.simulation.calibration import Calibration
@@ -253,20 +254,11 @@ def test_a_round_in_which_nobody_is_in_time_is_lost(
 
 
 def test_a_round_has_one_session_and_every_session_secrets_of_its_own(
-    federation: Federation, uniform: Uniform, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+    federation: Federation, uniform: Uniform, instant: Calibration, sessions: list[BoundArguments]
 ) -> None:
-    from protocols import aggregators
-
-    seeds: list[bytes] = []
-
-    def noted(*given: Any, **settings: Any) -> Any:
-        seeds.append(given[6])
-        return simulate(*given, **settings)
-
-    simulate = vars(aggregators)["simulate"]
-    monkeypatch.setattr(aggregators, "simulate", noted)
     for seed in (3, 4):
         Largest(replace(federation, seed=seed), uniform, calibration=instant).run(4)
+    seeds = [session.arguments["seed"] for session in sessions]
     assert len(seeds) == 2 * 4
     assert None not in seeds
     assert len(set(seeds)) == len(seeds)

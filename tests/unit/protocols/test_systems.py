@@ -34,8 +34,7 @@ from secagg.errors import AbortError, InputError, ParameterError, TooFewClientsE
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Client
+    from protocols.aggregators import Aggregated, Aggregator, Client
     from protocols.federation import Checkpoint, Federation, Memory
     from protocols.results import ClientRound
     from protocols.round import Stage, Work

@@ -1,8 +1,8 @@
 """One public mask that all clients share: only what it leaves is aggregated, and nobody has to declare anything.
 
 The vector of a session is then the held coordinates, one after another, and whatever an update has besides the tensors
-of the model (``protocols.joint``). Its layout is named by a digest of the mask, so that clients which hold different
-masks, as a dishonest server might tell them, have no session in common.
+of the model (``protocols.aggregators.joint``). Its layout is named by a digest of the mask, so that clients which hold
+different masks, as a dishonest server might tell them, have no session in common.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from protocols.aggregators import StandIn
+from protocols.aggregators.stand_in import StandIn
 from pruning.masks import Mask
-from secagg.errors import InputError, ParameterError
+from secagg.errors import ParameterError
 from secagg.layout import Layout, Tensor
 from secagg.structure import Structure
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Dropouts, Ledgers, Masks, Updates, Weights
+    from protocols.aggregators.aggregated import Aggregated
+    from protocols.aggregators.aggregator import Aggregator
+    from protocols.aggregators.contributions import Contributions
     from secagg.params import Params
 
 
@@ -48,45 +49,23 @@ class OneMask(StandIn):
             raise ParameterError("value_range must be one number for all tensors: what one mask leaves is one tensor")
         self._mask = mask
 
-    def aggregate(
-        self,
-        updates: Updates,
-        masks: Masks | None = None,
-        weights: Weights | None = None,
-        dropouts: Dropouts | None = None,
-        *,
-        model_root: bytes = b"",
-        ledgers: Ledgers | None = None,
-        seed: bytes | None = None,
-    ) -> Aggregated:
+    def mean_of(self, given: Contributions) -> Aggregated:
         """See ``Aggregator.aggregate``; all masks are the one, and cut nothing from tensors beside the layout's."""
-        del masks
-        if not updates:
-            raise InputError("there is no update")
         held = self._mask().coordinates
         if held.all():
-            return self._kind.aggregate(
-                updates, None, weights, dropouts, model_root=model_root, ledgers=ledgers, seed=seed
-            )
-        inner, structure = self._over_held(), Structure.common(updates.values())
+            return self._kind.mean_of(replace(given, masks=None))
+        inner, structure = self._over_held(), Structure.common(given.updates.values())
         (tensor,) = inner.layout.tensors
-        values = {client: self._flat(structure.arrays(update, client)) for client, update in updates.items()}
+        values = {client: self._flat(structure.arrays(update, client)) for client, update in given.updates.items()}
         own_names = {one.name for one in self.layout.tensors}
-        aggregated = inner.aggregate(
-            {
-                client: {
-                    tensor.name: torch.from_numpy(values[client][held]),
-                    **{name: one for name, one in update.items() if name not in own_names},
-                }
-                for client, update in updates.items()
-            },
-            None,
-            weights,
-            dropouts,
-            model_root=model_root,
-            ledgers=ledgers,
-            seed=seed,
-        )
+        kept = {
+            client: {
+                tensor.name: torch.from_numpy(values[client][held]),
+                **{name: one for name, one in update.items() if name not in own_names},
+            }
+            for client, update in given.updates.items()
+        }
+        aggregated = inner.mean_of(replace(given, updates=kept, masks=None))
         (_, *others), moved = aggregated.layout.tensors, np.zeros(self.layout.size)
         moved[held] = aggregated.vector[: tensor.size]
         vector = np.concatenate([moved, aggregated.vector[tensor.size :]])

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
-from protocols.aggregators import FLOAT_BYTES, StandIn
+from protocols.aggregators.float_mean import FLOAT_BYTES
+from protocols.aggregators.stand_in import StandIn
 from protocols.sessions.averaging import LEVELS
 from pruning.masks import Mask
 from secagg.layout import Tensor
@@ -18,8 +19,9 @@ from secagg.layout import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Aggregator, Dropouts, Ledgers, Masks, Updates, Weights
+    from protocols.aggregators.aggregated import Aggregated
+    from protocols.aggregators.aggregator import Aggregator
+    from protocols.aggregators.contributions import Contributions
     from secagg.layout import Layout
     from secagg.params import Params
 
@@ -53,22 +55,9 @@ class Joint(StandIn):
         self._ranges = ranges
         self._derived = frozenset(derived)
 
-    def aggregate(
-        self,
-        updates: Updates,
-        masks: Masks | None = None,
-        weights: Weights | None = None,
-        dropouts: Dropouts | None = None,
-        *,
-        model_root: bytes = b"",
-        ledgers: Ledgers | None = None,
-        seed: bytes | None = None,
-    ) -> Aggregated:
+    def mean_of(self, given: Contributions) -> Aggregated:
         """See ``Aggregator.aggregate``; masks do not count."""
-        del masks
-        found = self._whole().aggregate(
-            updates, None, weights, dropouts, model_root=model_root, ledgers=ledgers, seed=seed
-        )
+        found = self._whole().mean_of(replace(given, masks=None))
         ranges, unsent_bytes = self._ranges(), FLOAT_BYTES * self._unsent()
         if not ranges:
             return found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from protocols.aggregators import Client
+    from protocols.aggregators.contributions import Client
     from secagg.layout import Layout
     from secagg.privacy.events import Event
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 import torch
 
-from protocols.aggregators import Aggregator, FloatMean
-from secagg import declaration
+from protocols.aggregators.aggregator import Aggregator
+from protocols.aggregators.float_mean import FloatMean
 from secagg.declaration import Provenance
 from secagg.errors import ParameterError
 from secagg.prg import KEY_BYTES, SeededEntropy, Stream
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from protocols.aggregated import Aggregated
-    from protocols.aggregators import Dropouts, Ledgers, Masks, Updates, Weights
+    from protocols.aggregators.aggregated import Aggregated
+    from protocols.aggregators.contributions import Contributions
     from pruning.masks import Mask
-    from secagg.declaration import Declaration
     from secagg.layout import Layout
     from secagg.params import Mode, Params
     from secagg.privacy.events import Event
@@ -59,34 +58,27 @@ class CentralNoise(Aggregator):
         """See ``Aggregator.privacy``."""
         return self._privacy
 
-    def aggregate(
-        self,
-        updates: Updates,
-        masks: Masks | None = None,
-        weights: Weights | None = None,
-        dropouts: Dropouts | None = None,
-        *,
-        model_root: bytes = b"",  # noqa: ARG002 - there is no session
-        ledgers: Ledgers | None = None,  # noqa: ARG002 - nor anything to remember of it
-        seed: bytes | None = None,
-    ) -> Aggregated:
+    def mean_of(self, given: Contributions) -> Aggregated:
         """See ``Aggregator.aggregate``.
 
         Raises:
             ParameterError: There are weights.
         """
-        if weights is not None:
+        if given.weights is not None:
             raise ParameterError("weights would need noise of their own: leave them out with privacy")
-        short = {client: self._clipped(update, (masks or {}).get(client)) for client, update in updates.items()}
-        mean = self._mean.aggregate(short, masks, dropouts=dropouts)
-        entropy = os.urandom if seed is None else SeededEntropy(seed)
+        short = {
+            client: self._clipped(update, given.held_by(client, self.layout))
+            for client, update in given.updates.items()
+        }
+        mean = self._mean.mean_of(replace(given, updates=short))
+        entropy = os.urandom if given.seed is None else SeededEntropy(given.seed)
         std = self.privacy.noise_multiplier * self.privacy.clip
         noise = std * normal(Stream(entropy(KEY_BYTES), Ring(64)), self.layout.size)
-        held = [self._held((masks or {}).get(client)) for client in mean.survivors]
+        held = [given.held_by(client, self.layout) for client in mean.survivors]
         behind = np.sum(held, axis=0) if self.mode == "mask-indexed" else len(held)
         noisy = mean.vector + noise / np.maximum(1, behind)
         return replace(
-            mean, vector=noisy, event=self._event(masks), verdict=f"{mean.verdict} It adds noise to their sum."
+            mean, vector=noisy, event=self._event(given), verdict=f"{mean.verdict} It adds noise to their sum."
         )
 
     def upload_of(self, mask: Mask, clients: int) -> int:
@@ -97,17 +89,14 @@ class CentralNoise(Aggregator):
         """See ``Aggregator.over``."""
         return CentralNoise(layout, self.privacy, self.mode, self._participation)
 
-    def _event(self, masks: Masks | None) -> Event:
+    def _event(self, given: Contributions) -> Event:
         """Where a mean is over those who hold a coordinate, it shows how many do; see ``Plan.event``."""
-        declared = [mask for mask in (masks or {}).values() if mask is not None]
+        declared = (mask for mask in (given.masks or {}).values() if mask is not None)
         if self.mode == "mask-indexed" and any(mask.provenance is Provenance.DATA for mask in declared):
             return NonPrivate(reason="masks were computed from data, and the mean shows who holds what")
         return Gaussian(noise_multiplier=self.privacy.noise_multiplier)
 
-    def _held(self, mask: Declaration | None) -> NDArray[np.bool_]:
-        return declaration.expand(self.layout, mask or declaration.FULL)
-
-    def _clipped(self, update: Mapping[str, torch.Tensor], mask: Declaration | None) -> dict[str, torch.Tensor]:
+    def _clipped(self, update: Mapping[str, torch.Tensor], held: NDArray[np.bool_]) -> dict[str, torch.Tensor]:
         vector = np.concatenate([update[t.name].double().numpy().ravel() for t in self.layout.tensors])
-        short, _ = clipped(np.where(self._held(mask), vector, 0.0), self.privacy.clip)
+        short, _ = clipped(np.where(held, vector, 0.0), self.privacy.clip)
         return {name: torch.from_numpy(values) for name, values in self.layout.by_tensor(short).items()}
