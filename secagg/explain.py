@@ -94,13 +94,12 @@ def explain(params: Params, masks: Mapping[Any, Any], mode: Mode, layout: Layout
     if not masks:
         raise InputError("masks holds no client")
     if layout is None:
-        first = named_leaves(next(iter(masks.values())))
-        layout = Layout(tuple(Tensor(name, tuple(leaf.shape)) for name, leaf in first.items()))
+        layout = _layout_of(masks)
     declared = [
         mask
         if isinstance(mask, Declaration)
         else declaration.of_coordinates(layout, mask_vector(layout, mask, client), Provenance.DATA)
-        for client, mask in masks.items()
+        for client, mask in ((client, declaration.FULL if mask is None else mask) for client, mask in masks.items())
     ]
     session = Session(id=bytes(ID_BYTES), params=params, layout=layout, mode=mode)
     _, wired = session.topology(range(len(declared)), bytes(32))
@@ -125,6 +124,14 @@ def explain(params: Params, masks: Mapping[Any, Any], mode: Mode, layout: Layout
         privacy_floor=params.privacy_floor,
         participation=params.participation,
     )
+
+
+def _layout_of(masks: Mapping[Any, Any]) -> Layout:
+    """The layout that the first mask has whose tensors show."""
+    shown = next((mask for mask in masks.values() if mask is not None and not isinstance(mask, Declaration)), None)
+    if shown is None:
+        raise InputError("layout must be given: declarations, and None for the whole model, name no tensors")
+    return Layout(tuple(Tensor(name, tuple(leaf.shape)) for name, leaf in named_leaves(shown).items()))
 
 
 def _coverage(params: Params, layout: Layout, declared: list[Declaration], mode: Mode) -> NDArray[np.int32]:

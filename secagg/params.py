@@ -257,10 +257,16 @@ class Params:
         Args:
             masks: Client to mask, in the forms that ``secagg.simulate`` takes.
             mode: The mode to explain.
-            layout: The layout with its units, if the masks are made of units; otherwise read off the first mask.
+            layout: The layout with its units, if the masks are made of units; otherwise read off the first mask that
+                is a structure of bools.
 
         Returns:
             An ``Explanation``; printed, it is a table with a line per tensor.
+
+        Raises:
+            InputError: No client, or no layout where no mask shows one.
+            LayoutMismatchError: A mask that does not fit the layout.
+            TooFewClientsError: Fewer clients than ``min_cohort + corrupt``.
         """
         from secagg.explain import explain
 

@@ -73,6 +73,7 @@ class Plan:
         self._everywhere = lru_cache(maxsize=EXPANSIONS_KEPT)(lambda declared: bool(self._places(declared).all()))
         self._packed = lru_cache(maxsize=8 * EXPANSIONS_KEPT)(lambda declared: np.packbits(self._places(declared)))
         self.dropouts = params.dropouts_tolerated(n, needed)
+        self._most_dropouts = n - max(params.privacy_floor, needed)
         self.fewest_survivors = n - self.dropouts
         self.required = params.coverage_required(n, self.dropouts)
         if not self.released.any():
@@ -186,6 +187,17 @@ class Plan:
             left -= self.held(client)
         return left
 
+    def explain_fewest(self) -> str:
+        """``fewest_survivors`` with its reason, for error messages: ``5 (6 clients - max_dropouts 1)``."""
+        return f"{self.fewest_survivors} ({len(self.clients)} clients - max_dropouts {self.dropouts})"
+
+    @property
+    def dropout_remedy(self) -> str:
+        """What would let the session bear more dropouts."""
+        if self.dropouts < self._most_dropouts:
+            return "raise max_dropouts, or wait"
+        return "wait, take more clients, or lower min_cohort, corrupt or share_threshold"
+
     def check_survivors(self, survivors: Sequence[int]) -> None:
         """Refuses survivors among whom a released place would have fewer than ``min_cohort + corrupt`` holders.
 
@@ -194,10 +206,7 @@ class Plan:
         """
         floor = self.session.params.privacy_floor
         if len(survivors) < self.fewest_survivors:
-            raise UnmaskRefusedError(
-                f"{len(survivors)} survivors < {self.fewest_survivors} ({len(self.clients)} clients - max_dropouts "
-                f"{self.dropouts})"
-            )
+            raise UnmaskRefusedError(f"{len(survivors)} survivors < {self.explain_fewest()}")
         if self._hold_everything(survivors) < floor and self.survivors_coverage(survivors).min() < floor:
             raise UnmaskRefusedError(f"a released coordinate has fewer than {floor} surviving holders")
         if self.slots == "groups":

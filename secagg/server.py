@@ -395,8 +395,8 @@ class Server:
         """U3."""
         if len(survivors) < self._plan.fewest_survivors:
             raise TooFewClientsError(
-                f"{len(survivors)} clients sent their input < {self._plan.fewest_survivors} "
-                f"({len(self._plan.clients)} clients - max_dropouts {self._plan.dropouts}): raise max_dropouts, or wait"
+                f"{len(survivors)} clients sent their input < {self._plan.explain_fewest()}: "
+                f"{self._plan.dropout_remedy}"
             )
         if self._graph.fewest_in_window(survivors) < self._topology.window_floor:
             raise TooFewClientsError("the survivors may fall apart in the masking graph: wait, or raise neighbours")

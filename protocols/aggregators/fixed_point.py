@@ -76,7 +76,9 @@ class FixedPoint(OnIntegers):
         alive = given.completed(Stage.MASKED_INPUT)
         survivors = tuple(ids[client] for client in alive)
         if len(survivors) < plan.fewest_survivors:
-            raise TooFewClientsError(f"{len(survivors)} clients sent their input < {plan.fewest_survivors}")
+            raise TooFewClientsError(
+                f"{len(survivors)} clients sent their input < {plan.explain_fewest()}: {plan.dropout_remedy}"
+            )
         plan.check_survivors(survivors)
         if len(given.completed(Stage.UNMASK)) < threshold:
             raise TooFewClientsError(f"fewer than {threshold} clients are left at the end")

@@ -102,8 +102,14 @@ def divide(
     if most_examples is not None:
         parts = [np.sort(generator.permutation(part)[:most_examples]) for part in parts]
     kept, aside = _set_aside(dataset, parts, validation_share, generator)
-    if not all(map(len, kept)) or not any(map(len, aside)):
-        raise ParameterError(f"validation_share {validation_share} of such small parts takes all of one, or nothing")
+    if not all(map(len, kept)):
+        raise ParameterError(f"validation_share {validation_share} leaves a client nothing: lower it")
+    if not any(map(len, aside)):
+        most = max(map(len, parts))
+        raise ParameterError(
+            f"validation_share {validation_share} of at most {most} examples a client is nothing: raise it, or take "
+            f"fewer clients than {clients}"
+        )
     # The last to draw, so that the parts are what they were before clients had test examples of their own.
     pool, own = judged_on(dataset, partition, dealt, kept, generator)
     train = dataset.train

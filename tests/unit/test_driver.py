@@ -86,6 +86,23 @@ def test_too_many_dropouts_release_nothing() -> None:
         run(SESSION, FOUR, {0: Stage.SHARE_KEYS, 1: Stage.SHARE_KEYS})
 
 
+@pytest.mark.parametrize(
+    ("max_dropouts", "remedy"),
+    [
+        (0, r"3 clients sent their input < 4 \(4 clients - max_dropouts 0\): raise max_dropouts, or wait"),
+        (
+            1,
+            r"2 clients sent their input < 3 \(4 clients - max_dropouts 1\): wait, take more clients, or lower min_coh",
+        ),
+    ],
+)
+def test_who_has_too_many_dropouts_is_told_what_would_bear_them(max_dropouts: int, remedy: str) -> None:
+    """Where ``min_cohort`` bears no more of them, ``max_dropouts`` is no remedy."""
+    session = replace(SESSION, params=replace(SESSION.params, max_dropouts=max_dropouts))
+    with pytest.raises(TooFewClientsError, match=remedy):
+        run(session, FOUR, dict.fromkeys(range(max_dropouts + 1), Stage.SHARE_KEYS))
+
+
 @pytest.mark.parametrize("adversary", ROUNDS)
 def test_a_client_that_is_lost_after_its_vector_is_out_sends_nothing_else_for_that_model(adversary: Adversary) -> None:
     """It is in a sum that was released, and does not know over whom."""

@@ -68,6 +68,16 @@ def test_masks_may_be_given_as_declarations_over_a_layout_with_units() -> None:
     assert Params(max_dropouts=2).explain(masks, layout=layout).withheld_share == 0.5
 
 
+def test_none_stands_for_the_whole_model_as_in_a_session() -> None:
+    whole = {"fc1.w": np.ones(3, bool), "fc2.w": np.ones(2, bool)}
+    some = {client: whole if client in (1, 5) else mask for client, mask in NINE.items()}
+    assert Params(max_dropouts=2).explain({0: None, **{k: some[k] for k in some if k}}) == Params(
+        max_dropouts=2
+    ).explain({**some, 0: whole})
+    layout = Layout((Tensor("fc1.w", (3,)),))
+    assert Params().explain(dict.fromkeys(range(4)), layout=layout).withheld_share == 0
+
+
 def test_an_empty_tensor_withholds_nothing() -> None:
     masks = {client: {"w": np.ones(2, bool), "none": np.zeros(0, bool)} for client in range(4)}
     explanation = Params().explain(masks)
@@ -78,6 +88,8 @@ def test_an_empty_tensor_withholds_nothing() -> None:
 def test_no_client_too_few_clients_and_masks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="masks holds no client"):
         Params().explain({})
+    with pytest.raises(InputError, match="layout must be given: declarations, and None"):
+        Params().explain(dict.fromkeys(range(4)))
     with pytest.raises(TooFewClientsError):
         Params().explain(masks_of("111 11", "111 11"))
     with pytest.raises(LayoutMismatchError, match="the mask of client 3 lacks fc2"):
