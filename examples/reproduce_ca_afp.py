@@ -1,4 +1,4 @@
-"""CA-AFP beside its baselines on real data: the comparisons behind docs/results.md.
+"""CA-AFP beside its baselines on real data: the comparisons behind docs/results/ca-afp.md.
 
 Run it with `python examples/reproduce_ca_afp.py --data-dir DIR --out runs/ca-afp --jobs 2`; `--quick` runs
 scikit-learn's digits instead, in minutes and without any files. Interrupted, the same command goes on where it stopped.

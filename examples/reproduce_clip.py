@@ -1,4 +1,4 @@
-"""CLIP beside its baselines on real data: the comparisons behind docs/results.md.
+"""CLIP beside its baselines on real data: the comparisons behind docs/results/clip.md.
 
 Run it with `python examples/reproduce_clip.py --data-dir DIR --out runs/clip --jobs 2`; `--quick` runs scikit-learn's
 digits instead, in minutes and without any files. Interrupted, the same command goes on where it stopped.

@@ -1,4 +1,4 @@
-"""MA-CLAMP beside its baselines on real data: the comparisons behind docs/results.md.
+"""MA-CLAMP beside its baselines on real data: the comparisons behind docs/results/ma-clamp.md.
 
 Run it with `python examples/reproduce_ma_clamp.py --data-dir DIR --out runs/ma-clamp --jobs 2`; `--quick` runs
 scikit-learn's digits instead, in minutes and without any files. Interrupted, the same command goes on where it stopped.

@@ -1,4 +1,4 @@
-"""PR-FL beside its baselines on real data: the comparisons behind docs/results.md.
+"""PR-FL beside its baselines on real data: the comparisons behind docs/results/pr-fl.md.
 
 Run it with `python examples/reproduce_pr_fl.py --data-dir DIR --out runs/pr-fl --jobs 2`; `--quick` runs scikit-learn's
 digits instead, in minutes and without any files. Interrupted, the same command goes on where it stopped.

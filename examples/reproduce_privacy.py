@@ -1,4 +1,4 @@
-"""Accuracy against epsilon on real data: the comparisons behind docs/results.md.
+"""Accuracy against epsilon on real data: the comparisons behind docs/results/privacy.md.
 
 Run it with `python examples/reproduce_privacy.py --data-dir DIR --out runs/privacy --jobs 2`; `--quick` runs
 scikit-learn's digits instead, in minutes and without any files. Interrupted, the same command goes on where it stopped.

@@ -1,4 +1,4 @@
-"""Several comparisons of a system under one command: what the scripts behind docs/results.md have in common."""
+"""Several comparisons of a system under one command: what the scripts behind docs/results have in common."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reproduce(
     parser.add_argument("--quick", action="store_true", help="digits only")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of {', '.join(comparisons)}")
     parser.add_argument("--variants", nargs="+", metavar="LABEL", help="only these besides the baseline (default: all)")
-    parser.add_argument("--seeds", nargs="+", metavar="S", help="only these (default: those of docs/results.md)")
+    parser.add_argument("--seeds", nargs="+", metavar="S", help="only these (default: those of docs/results)")
     arguments = parser.parse_args()
 
     chosen = quick if arguments.quick else comparisons
