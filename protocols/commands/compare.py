@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from protocols.experiments.campaign import Campaign
     from protocols.experiments.comparison import Row, Runs
+    from protocols.results import Begin
 
 _STRAGGLERS_ONLY = ("clip",)
 """Suites in which a system relieves stragglers and nobody else."""
@@ -29,7 +30,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "compare",
         help="all variants of a system beside its baselines, over several seeds",
         description="Runs every variant and baseline with every seed from a common warm-up, and compares them seed by "
-        "seed. Interrupted, the same command goes on where it stopped. Writes comparison.json and three pictures.",
+        "seed. Interrupted, the same command goes on where it stopped. Writes comparison.json, a page and pictures.",
     )
     parser.add_argument("system", metavar="SYSTEM", help="clip, ma-clamp, pr-fl, ca-afp or private")
     parser.add_argument(
@@ -67,15 +68,17 @@ def _compare(arguments: argparse.Namespace) -> int:
     totals |= {variant.label: base.rounds for variant in variants}
     with resumable(out), bars({label: rounds * len(planned.seeds) for label, rounds in totals.items()}) as tell:
         runs = campaign.run(planned, out, place_of(arguments), jobs=arguments.jobs, on_round=tell)
-    rows = compare(runs, campaign.begins(planned, out), arguments.targets)
+    begins = campaign.begins(planned, out)
+    rows = compare(runs, begins, arguments.targets)
     length = length_of(base, [run for own in runs.values() for run in own.values()])
     title = f"{arguments.system} on {base.dataset}, profile {base.profile}, {length}"
     stragglers_only = arguments.system in _STRAGGLERS_ONLY
     summary = _write(planned, runs, rows, title, out, stragglers_only=stragglers_only)
+    drawn = _draw(runs, rows, title, out, begins, stragglers_only=stragglers_only)
     if arguments.format == "json":
         print(json.dumps(summary, indent=1))
     else:
-        files = "comparison.json, comparison.md, accuracy.png, time.png" + (", gains.png" if len(rows) > 1 else "")
+        files = ", ".join(("comparison.json", "comparison.md", *drawn))
         print_comparison(rows, title, base, f"\nWritten to {out}: {files}", stragglers_only=stragglers_only)
     return 0
 
@@ -93,12 +96,11 @@ def _check(arguments: argparse.Namespace) -> None:
 def _write(
     planned: Campaign, runs: Mapping[str, Runs], rows: tuple[Row, ...], title: str, out: Path, *, stragglers_only: bool
 ) -> dict[str, Any]:
-    """Writes the comparison and its pictures; returns what the comparison says."""
+    """Writes the comparison; returns what it says."""
     from dataclasses import asdict
 
     from protocols.experiments import campaign
     from protocols.experiments.markdown import page
-    from protocols.experiments.plots import accuracy_over_time, gains, round_times
     from protocols.simulation.calibration import CALIBRATION, Calibration
 
     setup = campaign.resolved(planned, out)
@@ -113,8 +115,28 @@ def _write(
     (out / "comparison.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     written = page(rows, title, setup, stragglers_only=stragglers_only)
     (out / "comparison.md").write_text(written, encoding="utf-8")
-    accuracy_over_time(runs, out / "accuracy.png", title=title, begins=campaign.begins(planned, out))
-    round_times(rows, out / "time.png", title=title, stragglers_only=stragglers_only)
-    if len(rows) > 1:
-        gains(rows, out / "gains.png", title=title)
     return summary
+
+
+def _draw(
+    runs: Mapping[str, Runs],
+    rows: tuple[Row, ...],
+    title: str,
+    out: Path,
+    begins: Mapping[int, Begin],
+    *,
+    stragglers_only: bool,
+) -> list[str]:
+    """Draws what there is to see; returns the names of the pictures."""
+    from protocols.experiments import plots
+
+    plots.accuracy_over_time(runs, out / "accuracy.png", title=title, begins=begins)
+    plots.round_times(rows, out / "time.png", title=title, stragglers_only=stragglers_only)
+    drawn = ["accuracy.png", "time.png"]
+    if len(rows) > 1:
+        plots.gains(rows, out / "gains.png", title=title)
+        drawn.append("gains.png")
+    if all(row.personal for row in rows):
+        plots.clients_own(rows, out / "clients.png", title=title)
+        drawn.append("clients.png")
+    return drawn

@@ -117,6 +117,40 @@ def gains(rows: Sequence[Row], path: Path, *, title: str) -> None:
     figure.savefig(path)
 
 
+def clients_own(rows: Sequence[Row], path: Path, *, title: str) -> None:
+    """Draws how clients fare on their own test examples after a run, means over seeds.
+
+    Args:
+        rows: The comparison; all rows have ``personal``.
+        path: Where to write.
+        title: Above the picture.
+    """
+    figure = Figure(figsize=(8, 1.1 + 0.36 * len(rows)), dpi=150, layout="constrained")
+    axes: Axes = figure.subplots()
+    places = np.arange(len(rows))
+    before, masked = ([row.personal[moment] for row in rows] for moment in ("before", "masked"))
+    axes.errorbar(
+        [100 * one.mean.mean for one in masked],
+        places,
+        xerr=[[100 * one.deviation.mean for one in masked], [0.0] * len(rows)],  # to the right it might pass 100 %
+        fmt="o",
+        color=_COLOURS[0],
+        capsize=3,
+        ms=5,
+        label="fine-tuned under the mask: mean, and\nless the deviation between clients",
+    )
+    worst = [100 * one.worst.mean for one in masked]
+    axes.plot(worst, places, _MARKERS[-1], color=_COLOURS[5], ms=5, label="the worst client then")
+    means = [100 * one.mean.mean for one in before]
+    axes.plot(means, places, "o", color=_COLOURS[0], mfc="white", ms=5, label="mean before fine-tuning")
+    axes.set_yticks(places, [row.label for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("Accuracy on clients' own test examples (%)")
+    _finish(axes, title)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
 def _line(run: RunResult, begin: Begin | None) -> list[Begin]:
     return [*([begin] if begin else []), *((one.finished_at, one.accuracy) for one in run.rounds)]
 

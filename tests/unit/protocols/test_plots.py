@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from protocols.experiments.comparison import compare
-from protocols.experiments.plots import accuracy_over_time, gains, round_times
-from protocols.results import ClientRound, RoundResult, RunResult
+from protocols.experiments.plots import accuracy_over_time, clients_own, gains, round_times
+from protocols.results import ClientRound, Personal, RoundResult, RunResult
 from protocols.simulation.clock import ClientTime
 
 if TYPE_CHECKING:
@@ -88,6 +91,30 @@ def test_bars_of_asynchronous_systems_are_of_trips(tmp_path: Path, figures: list
     for details in ({}, {"staleness": 1.0}):
         round_times(rows(1, details), tmp_path / "time.png", title="title", stragglers_only=False)
     assert ["of one trip" in figure.axes[0].get_xlabel() for figure in figures] == [False, True]
+
+
+def test_how_clients_fare_is_drawn_with_the_worst_of_them(tmp_path: Path, figures: list[Figure]) -> None:
+    own = {
+        seed: replace(
+            run((0.5,)),
+            personal=Personal(
+                steps=1,
+                before={"a": 0.25, "b": 0.75},
+                masked={"a": 0.5, "b": 1.0 - seed / 2},
+                whole={"a": 1.0, "b": 1.0},
+            ),
+        )
+        for seed in (0, 1)
+    }
+    clients_own(compare({"fedavg": own}), tmp_path / "clients.png", title="title")
+    (axes,) = figures[0].axes
+    drawn = {str(line.get_label()): np.asarray(line.get_xdata()).tolist() for line in axes.get_lines()}
+    assert drawn["the worst client then"] == [50.0]
+    assert drawn["mean before fine-tuning"] == [50.0]
+    (bars,) = axes.containers
+    assert isinstance(bars, ErrorbarContainer)
+    masked, ends, _ = bars.lines
+    assert [np.asarray(line.get_xdata()).tolist() for line in (masked, *ends)] == [[62.5], [50.0], [62.5]]
 
 
 @pytest.mark.parametrize("falling", [True, False])
