@@ -130,8 +130,8 @@ class Measuring:
         Returns:
             Them by client, and what of the round's session runs while clients train.
         """
-        params, layout = self._aggregator.params, self._aggregator.layout
-        if params is None:
+        params, session, layout = self._aggregator.params, self._aggregator.session, self._aggregator.layout
+        if params is None or session is None:
             return dict.fromkeys(work, 0.0), 0.0
         pruned = any(one.mask.kind != "full" for one in work.values())
         lengths = [session.length for session in talk.sessions]
@@ -142,7 +142,7 @@ class Measuring:
             for length in lengths
         )
         held = {client: self._aggregator.length_of(one.mask) for client, one in work.items()}
-        time, total = self.calibration.time(self._aggregator.mode, len(work), params), sum(held.values())
+        time, total = self.calibration.time(self._aggregator.mode, len(work), session), sum(held.values())
         return {client: time.seconds(own, total) + besides for client, own in held.items()}, time.keys
 
     def _wire(self, one: Work, cohort: int, aggregated: Aggregated | None, talk: Talk) -> _Wire:

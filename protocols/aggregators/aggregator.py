@@ -30,7 +30,7 @@ class Aggregator(ABC):
     """Whether masks stay secret (``"uniform"``) or are declared (``"mask-indexed"``)."""
 
     params: Params | None = None
-    """The settings of its sessions, or of those that it stands for; None in floating point."""
+    """The settings by which updates are summed, by it or by what it stands for; None in floating point."""
 
     encrypted = False
     """Whether the server is kept from seeing single updates."""
@@ -42,6 +42,11 @@ class Aggregator(ABC):
     def privacy(self) -> Privacy | None:
         """The differential privacy of its sums."""
         return None if self.params is None else self.params.privacy
+
+    @property
+    def session(self) -> Params | None:
+        """The settings of the coming round's session, which may sum more than updates; None in floating point."""
+        return self.params
 
     @final
     def aggregate(

@@ -55,6 +55,11 @@ class Joint(StandIn):
         self._ranges = ranges
         self._derived = frozenset(derived)
 
+    @property
+    def session(self) -> Params | None:
+        """See ``Aggregator.session``: a finer grid where there are vectors."""
+        return self._whole().session
+
     def mean_of(self, given: Contributions) -> Aggregated:
         """See ``Aggregator.aggregate``; masks do not count."""
         found = self._whole().mean_of(replace(given, masks=None))

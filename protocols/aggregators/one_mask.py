@@ -49,6 +49,11 @@ class OneMask(StandIn):
             raise ParameterError("value_range must be one number for all tensors: what one mask leaves is one tensor")
         self._mask = mask
 
+    @property
+    def session(self) -> Params | None:
+        """See ``Aggregator.session``."""
+        return self._over_held().session
+
     def mean_of(self, given: Contributions) -> Aggregated:
         """See ``Aggregator.aggregate``; all masks are the one, and cut nothing from tensors beside the layout's."""
         held = self._mask().coordinates

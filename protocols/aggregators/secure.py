@@ -46,7 +46,7 @@ class Secure(OnIntegers):
             result.verdict,
             result.aggregate.integers,
             result.stats.seconds,
-            result.aggregate.event,
+            result.event,
         )
 
     @property

@@ -47,7 +47,7 @@ class SecureTime:
     Args:
         mode: Of the session.
         clients: Size of the cohort.
-        settings: Digest of the ``Params``, in hexadecimal.
+        settings: Digest of the ``Params`` with values up to 1, and with noise of unit size if with any, in hexadecimal.
         client: What a client computes for any vector: keys and shares.
         client_per_coordinate: What a client computes for a coordinate that it holds, masks with all others included.
         server: What the server computes for vectors of any length.
@@ -119,7 +119,8 @@ class Calibration:
     def time(self, mode: Mode, clients: int, params: Params) -> SecureTime:
         """The times of one kind of session, measured where they are not known yet.
 
-        How much noise there is changes nothing: one kind stands for all sessions that draw it in the same way.
+        How far values range changes nothing, nor how much noise there is: one kind stands for all sessions that draw it
+        in the same way.
         """
         params = _like(params)
         key = (mode, clients, params.digest.hex())
@@ -129,11 +130,11 @@ class Calibration:
 
 
 def _like(params: Params) -> Params:
-    """The same settings with noise of unit size, if with any."""
+    """The same settings with values up to 1, and noise of unit size, if with any."""
     privacy = params.privacy
-    if privacy is None:
-        return params
-    return replace(params, privacy=replace(privacy, clip=1.0, noise_multiplier=1.0, delta=Privacy.delta))
+    if privacy is not None:
+        privacy = replace(privacy, clip=1.0, noise_multiplier=1.0, delta=Privacy.delta)
+    return replace(params, value_range=1.0, privacy=privacy)
 
 
 def _measured(mode: Mode, clients: int, params: Params) -> SecureTime:
@@ -158,7 +159,7 @@ def _measured(mode: Mode, clients: int, params: Params) -> SecureTime:
 def _fastest(mode: Mode, clients: int, params: Params, length: int) -> tuple[float, float, float]:
     """Seconds of one client and of the server in the fastest of the sessions, and of both on keys."""
     layout = Layout((Tensor("vector", (length,)),))
-    aggregator = (Uniform if mode == "uniform" else MaskIndexed)(layout, replace(params, value_range=1.0))
+    aggregator = (Uniform if mode == "uniform" else MaskIndexed)(layout, params)
     updates: dict[Client, dict[str, torch.Tensor]] = {
         client: {"vector": torch.zeros(length)} for client in range(clients)
     }

@@ -520,8 +520,8 @@ def test_a_warm_up_that_was_stopped_goes_on(tmp_path: Path, instant: Calibration
 ASYNCHRONOUS = {"pr-fl", "fedasync", "fedfix"}
 """They have no cohorts to draw."""
 
-ON_THE_WAY = {"ca-afp", "clustered", "pr-fl"}
-"""How many clients their sessions have shows when they run."""
+ON_THE_WAY = {"ca-afp", "clustered", "fedsnip", "pr-fl"}
+"""How many clients their sessions have, or what they sum beside updates, shows when they run."""
 
 
 @pytest.mark.parametrize("participants", [None, 4])

@@ -93,6 +93,14 @@ def test_what_the_session_is_bound_to_and_what_clients_weigh_reaches_it(sessions
     assert torch.allclose(found.step["large"], mean, rtol=0, atol=1e-2)
 
 
+def test_the_settings_of_the_session_are_those_that_it_is_played_with(sessions: list[BoundArguments]) -> None:
+    for one in (joint(Uniform(LAYOUT, PARAMS)), OneMask(joint(Uniform(LAYOUT, PARAMS)), lambda: Mask.full(LAYOUT))):
+        one.aggregate(given(), seed=b"one")
+        assert one.session == sessions[-1].arguments["params"] != one.params == PARAMS
+    assert Joint(Uniform(LAYOUT, PARAMS), SIZE, dict).session == PARAMS
+    assert joint(FloatMean(LAYOUT)).session is None
+
+
 def test_over_another_layout_it_takes_other_settings_too() -> None:
     other = joint(Uniform(LAYOUT, PARAMS)).over(Layout((Tensor("any", (3,)),)), Params(min_cohort=5))
     assert other.params == Params(min_cohort=5)

@@ -268,7 +268,8 @@ def test_what_two_lengths_take_says_what_any_length_takes(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(calibration, "_fastest", fastest)
     time = Calibration().time("mask-indexed", 8, PARAMS)
-    assert (time.mode, time.clients, time.settings, time.keys) == ("mask-indexed", 8, PARAMS.digest.hex(), 1.5)
+    settings = replace(PARAMS, value_range=1.0).digest.hex()
+    assert (time.mode, time.clients, time.settings, time.keys) == ("mask-indexed", 8, settings, 1.5)
     for length in (0, 1, 1000, 10**6):
         assert time.seconds(length, 8 * length) == pytest.approx(2.5 + length / 1024 + length / 256)
 
@@ -318,6 +319,15 @@ def test_a_damaged_file_of_times_is_refused(tmp_path: Path, damage: Callable[[by
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match="damaged"):
         Calibration.load(path)
+
+
+def test_sessions_that_differ_in_how_far_values_range_are_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "LENGTHS", (8, 16))
+    monkeypatch.setattr(calibration, "SESSIONS", 1)
+    known = Calibration()
+    for params in (PARAMS, replace(PARAMS, value_range={"*": 2.0, "a": 0.5}), replace(PARAMS, levels=2**10)):
+        known.time("uniform", 4, params)
+    assert len(known.times) == 2
 
 
 def test_sessions_that_differ_in_how_much_noise_there_is_are_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from protocols.aggregators.central_noise import CentralNoise
 from protocols.fetch import Served
 from protocols.results import LostRound, RoundResult
 from protocols.round import RoundContext, Work
+from protocols.sessions.averaging import LEVELS
 from protocols.sparse import SparseSystem
 from protocols.stages import Delta, Fetch, LocalTraining, Sparse, fetched_bytes
 from pruning.masks import Mask
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from inspect import BoundArguments
 
     from protocols.federation import Federation
-    from protocols.simulation.calibration import Calibration
+    from protocols.simulation.calibration import Calibration, SecureTime
     from pruning.kernels import Vector
+    from secagg.params import Mode, Params
     from tests.unit.protocols.conftest import WorkAt
 
 SIZE, BIASES = 32 * 16 + 16 * 32 + 4 * 16, 32 + 16 + 4
@@ -251,6 +253,21 @@ def test_a_round_in_which_nobody_is_in_time_is_lost(
     ((outcome, end),) = system.play(1, due)
     assert isinstance(outcome, LostRound)
     assert end.memory["played"] == 1
+
+
+def test_a_round_in_which_means_are_due_is_charged_its_finer_grid(
+    federation: Federation, uniform: Uniform, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def noted(mode: Mode, clients: int, params: Params) -> SecureTime:
+        asked.append(params.levels)
+        return time(mode, clients, params)
+
+    time = instant.time
+    monkeypatch.setattr(instant, "time", noted)
+    Largest(federation, uniform, calibration=instant).run(4)
+    assert asked == [uniform.params.levels, LEVELS] * 2
 
 
 def test_a_round_has_one_session_and_every_session_secrets_of_its_own(
