@@ -265,7 +265,9 @@ class Params:
 
         Raises:
             InputError: No client, or no layout where no mask shows one.
-            LayoutMismatchError: A mask that does not fit the layout.
+            LayoutMismatchError: A mask of bools that does not fit the layout.
+            DecodingError: A declaration that does not.
+            ParameterError: An unknown mode, or counts that an active server could forge.
             TooFewClientsError: Fewer clients than ``min_cohort + corrupt``.
         """
         from secagg.explain import explain

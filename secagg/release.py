@@ -11,6 +11,7 @@ whose sums are the denominators. They obey the same rule.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from secagg import declaration
 from secagg.declaration import Provenance
-from secagg.errors import CoverageError, TooFewClientsError, UnmaskRefusedError
+from secagg.errors import CoverageError, ParameterError, TooFewClientsError, UnmaskRefusedError
 from secagg.prg import derive
 from secagg.privacy.events import NonPrivate
 from secagg.privacy.rotation import padded
@@ -73,7 +74,6 @@ class Plan:
         self._everywhere = lru_cache(maxsize=EXPANSIONS_KEPT)(lambda declared: bool(self._places(declared).all()))
         self._packed = lru_cache(maxsize=8 * EXPANSIONS_KEPT)(lambda declared: np.packbits(self._places(declared)))
         self.dropouts = params.dropouts_tolerated(n, needed)
-        self._most_dropouts = n - max(params.privacy_floor, needed)
         self.fewest_survivors = n - self.dropouts
         self.required = params.coverage_required(n, self.dropouts)
         if not self.released.any():
@@ -193,10 +193,21 @@ class Plan:
 
     @property
     def dropout_remedy(self) -> str:
-        """What would let the session bear more dropouts."""
-        if self.dropouts < self._most_dropouts:
-            return "raise max_dropouts, or wait"
-        return "wait, take more clients, or lower min_cohort, corrupt or share_threshold"
+        """What would let a session bear more dropouts than this one."""
+        if self._bears(self.dropouts + 1):
+            return "wait, or raise max_dropouts"
+        binding = self.session.params.max_dropouts == self.dropouts
+        return "wait, or take more clients" + (" and raise max_dropouts" if binding else "")
+
+    def _bears(self, dropouts: int) -> bool:
+        """Whether these clients could lose so many if ``max_dropouts`` were that, and something were still released."""
+        n, more = len(self.clients), replace(self.session.params, max_dropouts=dropouts)
+        try:
+            needed = more.topology(n, self.session.mode).needed
+        except ParameterError:
+            return False
+        released = bool(self.coverage.max() >= more.coverage_required(n, dropouts))
+        return released and more.dropouts_tolerated(n, needed) >= dropouts
 
     def check_survivors(self, survivors: Sequence[int]) -> None:
         """Refuses survivors among whom a released place would have fewer than ``min_cohort + corrupt`` holders.

@@ -356,6 +356,17 @@ def test_a_comparison_writes_tables_and_pictures(tmp_path: Path, capsys: pytest.
     assert len(written["setup"]["devices"]) == 5
 
 
+@pytest.mark.parametrize("fine_tuning", [0, 1])
+def test_how_clients_fare_is_drawn_where_they_are_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fine_tuning: int
+) -> None:
+    options = ("--variants", "local", "--seeds", "0", "--rounds", "1", "--warm-up", "0", "--plain")
+    asked = ("--fine-tuning", str(fine_tuning))
+    said = printed(capsys, "compare", "ca-afp", *TINY, *options, *asked, "--out", str(tmp_path))
+    assert (tmp_path / "clients.png").exists() == ("clients.png" in said) == bool(fine_tuning)
+    assert said.rstrip().endswith("gains.png, clients.png" if fine_tuning else "gains.png")
+
+
 def test_numbers_are_never_cut_however_narrow_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,8 @@
 """Ways to turn the clients' updates into one mean, behind one interface.
 
 ``FloatMean`` is what a framework without encryption computes. ``Uniform`` and ``MaskIndexed`` play a session of
-secure aggregation, and ``FixedPoint`` is their twin in the clear. The other modules put something before one of them:
-noise, one mask for all, further vectors.
+secure aggregation, and ``FixedPoint`` is their twin in the clear. The other modules aggregate by one of them: with
+central noise, under one mask for all, or with further vectors beside the updates.
 """
 
 from protocols.aggregators.aggregated import Aggregated

@@ -35,8 +35,8 @@ class Contributions:
     """What the clients of a round bring; the arguments of ``Aggregator.aggregate``, which describes them.
 
     Raises:
-        InputError: There is no update, or a mask, weight or dropout of a client without one, or a client that lacks a
-            weight where others have one.
+        InputError: There is no update, or a mask, weight, dropout or ledger of a client without one, or a client that
+            lacks a weight where others have one.
     """
 
     updates: Updates = field(repr=False)
@@ -50,13 +50,13 @@ class Contributions:
     def __post_init__(self) -> None:
         if not self.updates:
             raise InputError("there is no update")
-        given = (self.masks, self.weights, self.dropouts)
-        unknown = [client for one in given for client in one or () if client not in self.updates]
-        if unknown:
-            raise UnknownClientError(f"clients without an update: {unknown}", culprits=unknown)
+        for name in ("masks", "weights", "dropouts", "ledgers"):
+            unknown = [client for client in getattr(self, name) or () if client not in self.updates]
+            if unknown:
+                raise UnknownClientError(f"{name} names clients without an update: {unknown}", culprits=unknown)
         missing = [client for client in self.updates if self.weights is not None and client not in self.weights]
         if missing:
-            raise WeightError(f"clients without a weight: {missing}", culprits=missing)
+            raise WeightError(f"weights leaves out clients: {missing}", culprits=missing)
 
     def completed(self, stage: Stage) -> tuple[Client, ...]:
         """The clients that complete a stage."""

@@ -88,9 +88,9 @@ class FixedPoint(OnIntegers):
             arrays, own = structure.arrays(given.updates[client], client), given.held_by(client, self.layout)
             try:
                 encoding.check_update(self.layout, self.params, arrays, own)
+                weight = None if given.weights is None else self._weight(given.weights[client])
             except InputError as error:
                 raise type(error)(f"client {client}: {error}", culprits=[client]) from None
-            weight = None if given.weights is None else self._weight(given.weights[client])
             seeds = () if plan.shares is None else plan.shares.seeds(entropy)[: plan.parts_kept(survivors)]
             encoded = encoding.encode_update(plan, ids[client], arrays, own, weight, entropy=entropy, seeds=seeds)
             places = plan.places(ids[client])
@@ -119,6 +119,7 @@ class FixedPoint(OnIntegers):
             mode=self.mode,
             weighted=given.weights is not None,
             counted=self._counted(given) if given.masks and self.mode == "uniform" else None,
+            model_root=given.model_root,
         )
         advertised, shared = given.completed(Stage.ADVERTISE_KEYS), set(given.completed(Stage.SHARE_KEYS))
         _, wired = session.topology(range(len(advertised)), bytes(32))

@@ -61,7 +61,7 @@ class Joint(StandIn):
         return self._whole().session
 
     def mean_of(self, given: Contributions) -> Aggregated:
-        """See ``Aggregator.aggregate``; masks do not count."""
+        """See ``Aggregator.aggregate``; masks do not count, but are of clients with an update."""
         found = self._whole().mean_of(replace(given, masks=None))
         ranges, unsent_bytes = self._ranges(), FLOAT_BYTES * self._unsent()
         if not ranges:

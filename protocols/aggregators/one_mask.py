@@ -55,7 +55,7 @@ class OneMask(StandIn):
         return self._over_held().session
 
     def mean_of(self, given: Contributions) -> Aggregated:
-        """See ``Aggregator.aggregate``; all masks are the one, and cut nothing from tensors beside the layout's."""
+        """See ``Aggregator.aggregate``; the one mask counts, and cuts nothing from tensors beside the layout's."""
         held = self._mask().coordinates
         if held.all():
             return self._kind.mean_of(replace(given, masks=None))

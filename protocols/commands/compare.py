@@ -136,7 +136,7 @@ def _draw(
     if len(rows) > 1:
         plots.gains(rows, out / "gains.png", title=title)
         drawn.append("gains.png")
-    if all(row.personal for row in rows):
-        plots.clients_own(rows, out / "clients.png", title=title)
+    if fared := [row for row in rows if row.personal]:
+        plots.clients_own(fared, out / "clients.png", title=title)
         drawn.append("clients.png")
     return drawn

@@ -101,14 +101,16 @@ def divide(
     )
     if most_examples is not None:
         parts = [np.sort(generator.permutation(part)[:most_examples]) for part in parts]
+    most = max(map(len, parts))
+    if most < 2:
+        raise ParameterError(f"clients: {clients} have one example each, and nothing to set aside: take fewer")
     kept, aside = _set_aside(dataset, parts, validation_share, generator)
     if not all(map(len, kept)):
         raise ParameterError(f"validation_share {validation_share} leaves a client nothing: lower it")
     if not any(map(len, aside)):
-        most = max(map(len, parts))
+        other = "raise most_examples" if most == most_examples else f"take fewer clients than {clients}"
         raise ParameterError(
-            f"validation_share {validation_share} of at most {most} examples a client is nothing: raise it, or take "
-            f"fewer clients than {clients}"
+            f"validation_share {validation_share} of at most {most} examples a client is nothing: raise it, or {other}"
         )
     # The last to draw, so that the parts are what they were before clients had test examples of their own.
     pool, own = judged_on(dataset, partition, dealt, kept, generator)

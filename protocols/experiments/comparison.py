@@ -223,9 +223,9 @@ def _row(
         bound=speed_up(whole, bound),
         seconds=_breakdown(rounds),
         keep=_mean(client.keep for client in slow),
-        upload_bytes=fmean(client.upload_bytes for client in clients),
+        upload_bytes=_mean(client.upload_bytes for client in clients) or 0.0,  # none in a round without anybody
         straggler_upload_bytes=_mean(client.upload_bytes for client in slow),
-        download_bytes=fmean(client.download_bytes for client in clients),
+        download_bytes=_mean(client.download_bytes for client in clients) or 0.0,
         joules=fmean(sum(client.joules for client in one.clients.values()) for one in rounds),
         inclusion=_mean(share for run in runs.values() for share in _inclusions(run)),
         layers_recovered=_mean(one.details["layers recovered"] for one in rounds if "layers recovered" in one.details),
@@ -256,7 +256,7 @@ def _breakdown(rounds: Sequence[RoundResult]) -> dict[str, float]:
     in_time = [[client for client in one.clients.values() if not client.late] for one in rounds]
     slowest = [max(clients, key=lambda client: client.seconds.total) for clients in in_time if clients]
     return {
-        part: fmean(getattr(client.seconds, part) for client in slowest)
+        part: _mean(getattr(client.seconds, part) for client in slowest) or 0.0
         for part in ("download", "compute", "upload", "secure")
     }
 

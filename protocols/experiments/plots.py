@@ -137,12 +137,12 @@ def clients_own(rows: Sequence[Row], path: Path, *, title: str) -> None:
         color=_COLOURS[0],
         capsize=3,
         ms=5,
-        label="fine-tuned under the mask: mean, and\nless the deviation between clients",
+        label="after it, under the mask if there is one: mean,\nand less the deviation between clients",
     )
     worst = [100 * one.worst.mean for one in masked]
     axes.plot(worst, places, _MARKERS[-1], color=_COLOURS[5], ms=5, label="the worst client then")
     means = [100 * one.mean.mean for one in before]
-    axes.plot(means, places, "o", color=_COLOURS[0], mfc="white", ms=5, label="mean before fine-tuning")
+    axes.plot(means, places, "o", color=_COLOURS[0], mfc="none", ms=8, label="mean before fine-tuning")
     axes.set_yticks(places, [row.label for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("Accuracy on clients' own test examples (%)")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from secagg import messages
+from secagg.declaration import Provenance, of_coordinates
 from secagg.driver import Contribution, Stage, Traffic, run
 from secagg.errors import DifferencingError, LocalProtocolError, ParameterError, TooFewClientsError
 from secagg.layout import Layout, Tensor
@@ -86,21 +87,45 @@ def test_too_many_dropouts_release_nothing() -> None:
         run(SESSION, FOUR, {0: Stage.SHARE_KEYS, 1: Stage.SHARE_KEYS})
 
 
+def uniform(clients: int) -> dict[int, Contribution]:
+    return {client: Contribution({"w": np.full(3, float(client % 4))}) for client in range(clients)}
+
+
 @pytest.mark.parametrize(
-    ("max_dropouts", "remedy"),
+    ("params", "clients", "remedy"),
     [
-        (0, r"3 clients sent their input < 4 \(4 clients - max_dropouts 0\): raise max_dropouts, or wait"),
-        (
-            1,
-            r"2 clients sent their input < 3 \(4 clients - max_dropouts 1\): wait, take more clients, or lower min_coh",
-        ),
+        (Params(), 6, "wait, or raise max_dropouts"),
+        (Params(max_dropouts=5), 9, "wait, or raise max_dropouts"),
+        (Params(max_dropouts=2, neighbours=20), 40, "wait, or raise max_dropouts"),
+        (Params(max_dropouts=1), 4, "wait, or take more clients and raise max_dropouts"),
+        (Params(), 4, "wait, or take more clients"),
+        (Params(max_dropouts=9), 9, "wait, or take more clients"),
+        (Params(max_dropouts=2, share_threshold=7), 9, "wait, or take more clients and raise max_dropouts"),
+        (Params(adversary="active"), 9, "wait, or raise max_dropouts"),
+        (Params(adversary="active", max_dropouts=4), 9, "wait, or take more clients and raise max_dropouts"),
     ],
 )
-def test_who_has_too_many_dropouts_is_told_what_would_bear_them(max_dropouts: int, remedy: str) -> None:
-    """Where ``min_cohort`` bears no more of them, ``max_dropouts`` is no remedy."""
-    session = replace(SESSION, params=replace(SESSION.params, max_dropouts=max_dropouts))
-    with pytest.raises(TooFewClientsError, match=remedy):
-        run(session, FOUR, dict.fromkeys(range(max_dropouts + 1), Stage.SHARE_KEYS))
+def test_whoever_has_too_many_dropouts_is_told_what_bears_them(params: Params, clients: int, remedy: str) -> None:
+    """And it does: the session that follows the advice ends well."""
+    session = replace(SESSION, params=params)
+    most = params.dropouts_tolerated(clients, params.topology(clients).needed)
+    gone = dict.fromkeys(range(most + 1), Stage.SHARE_KEYS)
+    with pytest.raises(TooFewClientsError, match=rf"clients sent their input .*: {remedy}$"):
+        run(session, uniform(clients), gone)
+    more = 3 * clients if "more clients" in remedy else clients
+    raised = replace(params, max_dropouts=most + 1) if "raise" in remedy else params
+    assert len(run(replace(session, params=raised), uniform(more), gone).aggregate.survivors) == more - most - 1
+
+
+def test_raising_max_dropouts_is_no_advice_where_nothing_would_be_released() -> None:
+    """Four of six hold the first coordinate, five the others: one more dropout, and all of it would be withheld."""
+    layout = Layout((Tensor("w", (3,)),))
+    held = [np.array([client < 4, client < 5, client < 5]) for client in range(6)]
+    masks = [of_coordinates(layout, own, Provenance.DEVICE) for own in held]
+    cohort = {client: Contribution({"w": np.zeros(3)}, mask) for client, mask in enumerate(masks)}
+    session = replace(SESSION, params=Params(max_dropouts=2), layout=layout, mode="mask-indexed")
+    with pytest.raises(TooFewClientsError, match="wait, or take more clients and raise max_dropouts"):
+        run(session, cohort, dict.fromkeys((0, 4, 5), Stage.SHARE_KEYS))
 
 
 @pytest.mark.parametrize("adversary", ROUNDS)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from secagg.errors import (
     LayoutMismatchError,
     NotFiniteError,
     OutOfRangeError,
+    SecAggError,
     TooFewClientsError,
     UnknownClientError,
     WeightError,
@@ -323,6 +324,28 @@ def test_fixed_point_stays_within_its_bound_of_the_float_mean(mode: Mode) -> Non
     exact = FloatMean(LAYOUT, mode).aggregate(given, pruned())
     differences = np.abs(clear.vector - exact.vector)
     assert 0 < differences.max() <= STEP / 2 + 1e-12
+
+
+@pytest.mark.parametrize("name", ["masks", "weights", "dropouts", "ledgers"])
+@pytest.mark.parametrize("kind", [Uniform, FixedPoint, FloatMean])
+def test_strangers_are_refused_by_all_alike(kind: Any, name: str) -> None:
+    given: Any = {"weights": dict.fromkeys(updates(), 1.0)}.get(name, {}) | {"stranger": None}
+    with pytest.raises(UnknownClientError, match=rf"{name} names clients without an update: \['stranger'\]"):
+        kind(LAYOUT).aggregate(updates(), **{name: given})
+
+
+@pytest.mark.parametrize("mode", ["uniform", "mask-indexed"])
+@pytest.mark.parametrize(
+    "wrong", [{"model_root": b"x"}, {"weights": dict.fromkeys([f"client-{k}" for k in range(8)], -1.0)}]
+)
+def test_the_twin_refuses_in_the_same_words(mode: Mode, wrong: dict[str, Any]) -> None:
+    secure = {"uniform": Uniform, "mask-indexed": MaskIndexed}[mode](LAYOUT, PARAMS)
+    said = []
+    for one in (secure, secure.twin):
+        with pytest.raises(SecAggError) as refused:
+            one.aggregate(updates(), **wrong)
+        said.append((type(refused.value), str(refused.value)))
+    assert said[0] == said[1]
 
 
 def test_what_an_aggregation_is_given_shows_no_update_and_no_seed() -> None:

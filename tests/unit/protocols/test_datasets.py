@@ -386,6 +386,8 @@ def test_windows_that_overlap_what_is_set_aside_are_left_out_whoever_has_them() 
         ({"validation_share": 1.0}, "validation_share must be in"),
         ({"validation_share": 0.01}, "validation_share 0.01 of at most .* fewer clients than 4"),
         ({"validation_share": 0.99}, "validation_share 0.99 leaves a client nothing"),
+        ({"validation_share": 0.1, "most_examples": 4, "clients": 1}, "raise it, or raise most_examples"),
+        ({"clients": 40, "partition": "even"}, "clients: 40 have one example each"),
         ({"most_examples": 1}, "most_examples"),
         ({"partition": "natural"}, "partition: no natural clients of letters"),
         ({"partition": "by-name"}, "partition must be one of"),
