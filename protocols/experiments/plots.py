@@ -129,7 +129,11 @@ def clients_own(rows: Sequence[Row], path: Path, *, title: str) -> None:
     axes: Axes = figure.subplots()
     places = np.arange(len(rows))
     before, masked = ([row.personal[moment] for row in rows] for moment in ("before", "masked"))
-    axes.errorbar(
+    means = [100 * one.mean.mean for one in before]
+    (first,) = axes.plot(
+        means, places, "o", color=_COLOURS[0], mfc="none", ms=8, zorder=3, label="mean before fine-tuning"
+    )
+    after = axes.errorbar(
         [100 * one.mean.mean for one in masked],
         places,
         xerr=[[100 * one.deviation.mean for one in masked], [0.0] * len(rows)],  # to the right it might pass 100 %
@@ -140,14 +144,12 @@ def clients_own(rows: Sequence[Row], path: Path, *, title: str) -> None:
         label="after it, under the mask if there is one: mean,\nand less the deviation between clients",
     )
     worst = [100 * one.worst.mean for one in masked]
-    axes.plot(worst, places, _MARKERS[-1], color=_COLOURS[5], ms=5, label="the worst client then")
-    means = [100 * one.mean.mean for one in before]
-    axes.plot(means, places, "o", color=_COLOURS[0], mfc="none", ms=8, label="mean before fine-tuning")
+    (last,) = axes.plot(worst, places, _MARKERS[-1], color=_COLOURS[5], ms=5, label="the worst client then")
     axes.set_yticks(places, [row.label for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("Accuracy on clients' own test examples (%)")
     _finish(axes, title)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles=[first, after, last], loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path)
 
 
