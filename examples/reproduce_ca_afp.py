@@ -28,7 +28,10 @@ EPOCHS = {
 """As published: three local epochs a round, whatever a client has, and a pull towards the cluster's model."""
 
 COMPARISONS |= {name: f"{options} --training proximal=.01" for name, options in EPOCHS.items()}
-QUICK = {"digits": "--dataset digits --clients 12 --partition label-skewed --fine-tuning 20"}
+QUICK = {
+    "digits": "--dataset digits --clients 12 --partition label-skewed --fine-tuning 20 --seeds 0 "
+    "--variants fedavg local ca-afp magnitude ca-afp-secure"
+}
 
 if __name__ == "__main__":  # worker processes import this file, and must not begin anew
     reproduce("ca-afp", __doc__, COMPARISONS, QUICK, f"{LENGTHS} {SESSIONS}")

@@ -22,7 +22,7 @@ COMPARISONS = {
     "cifar10-skewed": f"{CIFAR} --partition label-skewed --alpha 1",
     "cifar10-even": f"{CIFAR} --partition even",
 }
-QUICK = {"digits": "--dataset digits --until 20 --targets 0.8 0.9"}
+QUICK = {"digits": "--dataset digits --until 20 --targets 0.8 0.9 --seeds 0 --variants pr-fl fedavg pr-fl-secure"}
 
 if __name__ == "__main__":  # worker processes import this file, and must not begin anew
     reproduce("pr-fl", __doc__, COMPARISONS, QUICK, f"{FLEET} {SESSIONS} {TRAINING}")

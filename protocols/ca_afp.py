@@ -2,8 +2,8 @@
 
 Within a cluster, on mask rounds only, clients add to their updates the squares of how far their weights have moved, and
 their gradients with their signs. One session sums it all (``protocols.aggregators.joint``). That suffices for the score
-(``pruning.ca_afp``), and so for the next mask, which clients fetch with the model. Clusters are found, and played side
-by side, in ``protocols.clustered``.
+(``pruning.ca_afp``), and so for the next mask, which clients fetch with the model. ``AdaptivePruning`` is that, and
+``CaAfp`` a system of it for each cluster; clusters are found, and played side by side, by ``protocols.clustered``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
 
+from protocols.clustered import Clustered, ClusterSettings
 from protocols.sparse import SparseSystem
 from pruning.ca_afp import (
     SIGN,
@@ -173,3 +174,54 @@ class AdaptivePruning(SparseSystem):
         scores = score(self.kernels, after, statistics, active, self.settings.score)
         left = self.settings.steps_left(self.played)
         return mask_step(self.mask, scores, statistics.mean_gradient, self.settings.schedule, left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaAfpSettings(ClusterSettings, AdaptiveSettings):
+    """The settings of CA-AFP: of its clusters, and of their pruning."""
+
+    def __post_init__(self) -> None:
+        ClusterSettings.__post_init__(self)
+        AdaptiveSettings.__post_init__(self)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that it takes to find clusters, and to train on every mask as long as ``step_every``."""
+        return 1 + self.dense_rounds + self.prune_rounds
+
+
+@final
+class CaAfp(Clustered):
+    """Cluster-aware adaptive pruning.
+
+    Args:
+        federation: As ``Clustered``.
+        aggregator: As ``Clustered``.
+        settings: Of clusters and their pruning.
+        twin: As ``System``.
+        calibration: As ``System``.
+    """
+
+    settings: CaAfpSettings
+
+    def __init__(
+        self,
+        federation: Federation,
+        aggregator: Aggregator,
+        settings: CaAfpSettings | None = None,
+        *,
+        twin: Aggregator | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        super().__init__(federation, aggregator, settings or CaAfpSettings(), twin=twin, calibration=calibration)
+
+    @property
+    def name(self) -> str:
+        """The system and its aggregator."""
+        return f"CA-AFP {self.aggregator.name}"
+
+    def inner_of(self, federation: Federation) -> AdaptivePruning:
+        """See ``Clustered.inner_of``."""
+        return AdaptivePruning(
+            federation, self.aggregator, self.settings, twin=self.twin, calibration=self.measuring.calibration
+        )

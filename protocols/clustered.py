@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 import numpy as np
 
 from protocols.baselines.fedavg import FedAvg
-from protocols.ca_afp import AdaptivePruning, AdaptiveSettings
 from protocols.federation import Checkpoint
 from protocols.fetch import Served
 from protocols.measuring import SILENCE, Talk
@@ -78,15 +77,6 @@ class ClusterSettings:
             raise ParameterError("clusters, iterations and smallest must be at least 1")
         if self.clustering not in {None, *get_args(Method)}:
             raise ParameterError(f"clustering must be {' or '.join(get_args(Method))}, not {self.clustering!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaAfpSettings(ClusterSettings, AdaptiveSettings):
-    """The settings of CA-AFP: of its clusters, and of their pruning."""
-
-    def __post_init__(self) -> None:
-        ClusterSettings.__post_init__(self)
-        AdaptiveSettings.__post_init__(self)
 
 
 class Clustered(System):
@@ -398,43 +388,6 @@ class ClusteredFedAvg(Clustered):
     def inner_of(self, federation: Federation) -> FedAvg:
         """See ``Clustered.inner_of``."""
         return FedAvg(federation, self.aggregator, twin=self.twin, calibration=self.measuring.calibration)
-
-
-@final
-class CaAfp(Clustered):
-    """Cluster-aware adaptive pruning.
-
-    Args:
-        federation: As ``Clustered``.
-        aggregator: As ``Clustered``.
-        settings: Of clusters and their pruning.
-        twin: As ``System``.
-        calibration: As ``System``.
-    """
-
-    settings: CaAfpSettings
-
-    def __init__(
-        self,
-        federation: Federation,
-        aggregator: Aggregator,
-        settings: CaAfpSettings | None = None,
-        *,
-        twin: Aggregator | None = None,
-        calibration: Calibration | None = None,
-    ) -> None:
-        super().__init__(federation, aggregator, settings or CaAfpSettings(), twin=twin, calibration=calibration)
-
-    @property
-    def name(self) -> str:
-        """The system and its aggregator."""
-        return f"CA-AFP {self.aggregator.name}"
-
-    def inner_of(self, federation: Federation) -> AdaptivePruning:
-        """See ``Clustered.inner_of``."""
-        return AdaptivePruning(
-            federation, self.aggregator, self.settings, twin=self.twin, calibration=self.measuring.calibration
-        )
 
 
 def _among(dropouts: Dropouts, federation: Federation) -> Dropouts:

@@ -138,11 +138,48 @@ def test_a_private_run_that_cannot_be_names_the_option(
 def test_bars_stay_above_the_reason_only_where_a_round_was_played(capsys: pytest.CaptureFixture[str]) -> None:
     lost = LostRound(number=0, reason="", seconds=0.0)
     for played in (False, True):
-        with pytest.raises(ParameterError), bars({"a label": 3}) as tell:  # noqa: PT012 - the round comes before it
+        with pytest.raises(ParameterError), bars({"a label": 3}, {}) as tell:  # noqa: PT012 - the round comes before it
             if played:
                 tell("a label", 0, lost)
             raise ParameterError("it cannot be")
         assert ("a label" in capsys.readouterr().err) == played
+
+
+def test_the_bars_of_runs_that_go_on_begin_where_these_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (
+        "compare",
+        "ma-clamp",
+        *TINY,
+        "--variants",
+        "ma-clamp",
+        "--seeds",
+        "0",
+        "--plain",
+        "--out",
+        str(tmp_path),
+    )
+    for rounds in ("2", "3"):
+        assert commands.main([*options, "--warm-up", "1", "--rounds", rounds]) == 0
+    assert "0/" not in capsys.readouterr().err
+    assert commands.main([*options, "--warm-up", "1", "--rounds", "3"]) == 0
+    told = capsys.readouterr().err
+    assert "0/" not in told
+    assert told.count("3/3") == 2
+    assert "1/1" in told
+
+
+@pytest.mark.parametrize(("command", "more"), [("run", ()), ("compare", ("--variants", "ca-afp", "--seeds", "0"))])
+@pytest.mark.parametrize("rounds", [None, 2])
+def test_a_schedule_gets_its_rounds_unless_others_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, more: tuple[str, ...], rounds: int | None
+) -> None:
+    options = (*TINY, "--training", "steps=1", "--warm-up", "0", *more, "--out", str(tmp_path))
+    asked = () if rounds is None else ("--rounds", str(rounds))
+    said = printed(capsys, command, "ca-afp", *options, *asked)
+    assert f"{rounds or 36} rounds" in said
+    assert ("ca-afp comes to its end in 36 rounds" in said) == (rounds is not None)
 
 
 def test_a_wrong_value_is_refused_in_one_line_that_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

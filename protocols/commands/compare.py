@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols.commands.options import add_experiment, length_of, place_of, setup_of
+from protocols.commands.options import add_experiment, length_of, place_of, setup_of, unfinished
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -57,21 +58,27 @@ def _compare(arguments: argparse.Namespace) -> int:
     from protocols.experiments.campaign import Campaign
     from protocols.experiments.comparison import compare
     from protocols.experiments.experiment import WARM_UP
+    from protocols.experiments.setup import partition_of, rounds_needed
     from protocols.experiments.suites import suite
 
     variants = suite(arguments.system, None if arguments.variants is None else tuple(arguments.variants))
     _check(arguments)
     base = setup_of(arguments, system=arguments.system)
     planned = Campaign(base=base, variants=variants, seeds=tuple(arguments.seeds), encrypted=not arguments.plain)
+    if arguments.rounds is None:
+        needed = (rounds_needed(planned.setup(variant, planned.seeds[0])) for variant in variants)
+        base = replace(base, rounds=max(base.rounds, *needed))
+        planned = replace(planned, base=base)
     out: Path = arguments.out or Path("runs") / f"compare-{arguments.system}-{base.dataset}-{base.profile}"
     totals = {WARM_UP: base.warm_up} if base.warm_up else {}
     totals |= {variant.label: base.rounds for variant in variants}
-    with resumable(out), bars({label: rounds * len(planned.seeds) for label, rounds in totals.items()}) as tell:
+    totals = {label: rounds * len(planned.seeds) for label, rounds in totals.items()}
+    with resumable(out), bars(totals, campaign.kept(planned, out)) as tell:
         runs = campaign.run(planned, out, place_of(arguments), jobs=arguments.jobs, on_round=tell)
     begins = campaign.begins(planned, out)
     rows = compare(runs, begins, arguments.targets)
     length = length_of(base, [run for own in runs.values() for run in own.values()])
-    title = f"{arguments.system} on {base.dataset}, profile {base.profile}, {length}"
+    title = f"{arguments.system} on {base.dataset}, {partition_of(base)}, profile {base.profile}, {length}"
     stragglers_only = arguments.system in _STRAGGLERS_ONLY
     summary = _write(planned, runs, rows, title, out, stragglers_only=stragglers_only)
     drawn = _draw(runs, rows, title, out, begins, stragglers_only=stragglers_only)
@@ -79,7 +86,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(json.dumps(summary, indent=1))
     else:
         files = ", ".join(("comparison.json", "comparison.md", *drawn))
-        print_comparison(rows, title, base, f"\nWritten to {out}: {files}", stragglers_only=stragglers_only)
+        left = unfinished(planned.setup(variant, planned.seeds[0]) for variant in variants)
+        print_comparison(rows, title, base, *left, f"\nWritten to {out}: {files}", stragglers_only=stragglers_only)
     return 0
 
 

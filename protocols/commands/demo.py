@@ -71,7 +71,7 @@ def _run_with_progress(settings: DemoSettings) -> DemoResult:
 
     planned = settings.campaign
     totals = {WARM_UP: planned.base.warm_up} | {one.label: planned.base.rounds for one in planned.variants}
-    with bars(totals) as tell:
+    with bars(totals, {}) as tell:
         return run(settings, tell)
 
 

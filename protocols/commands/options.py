@@ -30,7 +30,10 @@ def add_experiment(parser: argparse.ArgumentParser, *, rounds: int, warm_up: int
     parser.add_argument(
         "--deadline", type=float, metavar="S", help="seconds that a round waits (default: for everybody)"
     )
-    parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"of each system (default: {rounds})")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"of each system (default: {rounds}, or as many as its schedule takes)"
+    )
+    parser.set_defaults(usual_rounds=rounds)
     parser.add_argument("--until", type=float, metavar="S", help="begin no round after so many simulated seconds")
     parser.add_argument(
         "--fine-tuning", type=int, default=0, metavar="STEPS", help="judge clients' own models, trained on so far"
@@ -121,7 +124,7 @@ def setup_of(arguments: argparse.Namespace, **settings: Any) -> Setup:
         clients=arguments.clients,
         participants=arguments.participants,
         deadline=arguments.deadline,
-        rounds=arguments.rounds,
+        rounds=arguments.usual_rounds if arguments.rounds is None else arguments.rounds,
         until=arguments.until,
         fine_tuning=arguments.fine_tuning,
         warm_up=_warm_up(arguments),
@@ -152,6 +155,17 @@ def _privacy(arguments: argparse.Namespace) -> dict[str, Any]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ParameterError(f"{options} {'needs' if len(given) == 1 else 'need'} --epsilon, and a finite one")
     return {}
+
+
+def unfinished(setups: Iterable[Setup]) -> list[str]:
+    """What to say of systems whose schedules take more rounds than they have."""
+    from protocols.experiments.setup import rounds_needed
+
+    needed = {one.system: rounds_needed(one) for one in setups if rounds_needed(one) > one.rounds}
+    return [
+        f"\n{system} comes to its end in {rounds} rounds, and these were fewer: raise --rounds, or shorten its schedule"
+        for system, rounds in needed.items()
+    ]
 
 
 def length_of(setup: Setup, runs: Iterable[RunResult]) -> str:

@@ -27,23 +27,27 @@ class InterruptedRunError(SecAggError):
     """The user stopped a run."""
 
 
-_ONLY_ON_PAGES = ("Down s", "Energy kJ", "Layers recovered")
+ONLY_ON_PAGES = ("Down s", "Energy kJ", "Layers recovered")
 """Columns of costs for which a terminal has no room."""
 
 
 @contextmanager
-def bars(totals: Mapping[str, int]) -> Iterator[Tell]:
+def bars(totals: Mapping[str, int], kept: Mapping[str, int]) -> Iterator[Tell]:
     """Bars on standard error, one a label, that a campaign moves with every round.
 
     Args:
         totals: Label to the rounds that it takes, all seeds together.
+        kept: Label to those of them that were played before.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:>22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[said]}"), console=Console(stderr=True)) as progress:
-        tasks = {label: progress.add_task(label, total=total, said="", start=False) for label, total in totals.items()}
+        tasks = {
+            label: progress.add_task(label, total=total, completed=kept.get(label, 0), said="", start=False)
+            for label, total in totals.items()
+        }
 
         def tell(label: str, _seed: int, outcome: Outcome) -> None:
             progress.start_task(tasks[label])
@@ -107,7 +111,7 @@ def print_comparison(rows: Sequence[Row], title: str, setup: Setup, *below: str,
         stragglers_only: As ``protocols.experiments.markdown.results``.
     """
     labels, first = [row.label for row in rows], results(rows, stragglers_only=stragglers_only)
-    second = {name: cells for name, cells in costs(rows).items() if name not in _ONLY_ON_PAGES}
+    second = {name: cells for name, cells in costs(rows).items() if name not in ONLY_ON_PAGES}
     columns = {
         title: first,
         "Time to targets": times(rows),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols.commands.options import add_experiment, length_of, pairs, place_of, setup_of
+from protocols.commands.options import add_experiment, length_of, pairs, place_of, setup_of, unfinished
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from protocols.commands.printing import bars, resumable
     from protocols.experiments import experiment
     from protocols.experiments.catalogue import system_kind
-    from protocols.experiments.folder import RunFolder
+    from protocols.experiments.folder import RunFolder, rounds_kept
+    from protocols.experiments.setup import rounds_needed
 
     kind = system_kind(arguments.system)
     setup = setup_of(
@@ -53,22 +55,25 @@ def _run(arguments: argparse.Namespace) -> int:
         mode=arguments.mode,
         seed=arguments.seed,
     )
+    if arguments.rounds is None:
+        setup = replace(setup, rounds=max(setup.rounds, rounds_needed(setup)))
     folder: Path = arguments.out or Path("runs") / f"{setup.system}-{setup.dataset}"
     place, totals = place_of(arguments), {experiment.WARM_UP: setup.warm_up} if setup.warm_up else {}
-    with resumable(folder), bars(totals | {setup.system: setup.rounds}) as tell:
+    kept = {experiment.WARM_UP: rounds_kept(folder / experiment.WARM_UP), setup.system: rounds_kept(folder)}
+    with resumable(folder), bars(totals | {setup.system: setup.rounds}, kept) as tell:
         result = experiment.run(
             setup,
             folder,
             place,
             on_round=lambda name, one: tell(name if name == experiment.WARM_UP else setup.system, setup.seed, one),
         )
-    kept = RunFolder.as_it_stands(folder)
-    if len(kept.outcomes) > len(result.rounds) + len(result.lost):
+    found = RunFolder.as_it_stands(folder)
+    if len(found.outcomes) > len(result.rounds) + len(result.lost):
         raise ParameterError(
-            f"{folder} holds {len(kept.outcomes)} rounds, and result.json is of all of them: ask for as many with "
+            f"{folder} holds {len(found.outcomes)} rounds, and result.json is of all of them: ask for as many with "
             "--rounds, and for no less time with --until, or choose another --out"
         )
-    resolved = kept.setup | {"rounds": setup.rounds}
+    resolved = found.setup | {"rounds": setup.rounds}
     written = {"setup": resolved, "result": result.to_json()}
     (folder / "result.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     if arguments.format == "json":
@@ -94,6 +99,7 @@ def _print(setup: Setup, result: RunResult, folder: Path) -> None:
         f"{result.system} on {setup.dataset}, profile {setup.profile}, {length_of(setup, [result])}",
         setup,
         *(f"\n{note}" for note in result.notes),
+        *unfinished([setup]),
         f"\n{result.verdict}",
         f"\nKept in {folder}: setup.json, rounds.jsonl, checkpoint.pt, result.json",
         stragglers_only=False,

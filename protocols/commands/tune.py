@@ -39,21 +39,27 @@ def _tune(arguments: argparse.Namespace) -> int:
 
     from protocols.commands.printing import bars, resumable
     from protocols.experiments import experiment
+    from protocols.experiments.folder import rounds_kept
 
     base = setup_of(arguments, system="fedavg", aggregation="float", judge="validation")
     place, seeds, out = place_of(arguments), arguments.seeds, arguments.out
     labels, runs = {rate: f"{base.dataset} {rate:g}" for rate in arguments.learning_rates}, {}
     totals = dict.fromkeys(labels.values(), (base.warm_up + base.rounds) * len(seeds))
-    with resumable(out), bars(totals) as tell:
+    folders = {label: [out / label.replace(" ", "-") / f"seed-{seed}" for seed in seeds] for label in labels.values()}
+    kept = {
+        label: sum(rounds_kept(one) + rounds_kept(one / experiment.WARM_UP) for one in own)
+        for label, own in folders.items()
+    }
+    with resumable(out), bars(totals, kept) as tell:
         for rate, label in labels.items():
             runs[rate] = [
                 experiment.run(
                     replace(base, training={**base.training, "learning_rate": rate}, seed=seed),
-                    out / label.replace(" ", "-") / f"seed-{seed}",
+                    folder,
                     place,
                     on_round=partial(_told, tell, label, seed),
                 )
-                for seed in seeds
+                for seed, folder in zip(seeds, folders[label], strict=True)
             ]
     found = {rate: fmean(run.accuracy for run in own) for rate, own in runs.items()}
     best = max(found, key=lambda rate: found[rate])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from protocols.experiments import experiment
 from protocols.experiments import setup as setups
-from protocols.experiments.folder import RunFolder, locked
+from protocols.experiments.folder import RunFolder, locked, rounds_kept
 from protocols.results import RoundResult
 from protocols.simulation.calibration import CALIBRATION, Calibration
 from secagg.errors import ParameterError
@@ -138,6 +138,18 @@ def run(
     for job, result in zip(todo, results, strict=True):
         runs[job.label][job.setup.seed] = result
     return runs
+
+
+def kept(campaign: Campaign, out: Path) -> dict[str, int]:
+    """Label to the rounds of all its seeds that an earlier call left in a folder; with ``"warm-up"``."""
+    base, seeds = campaign.base, campaign.seeds
+    return {
+        "warm-up": sum(min(base.warm_up, rounds_kept(_warm_up_folder(out, seed))) for seed in seeds),
+        **{
+            one.label: sum(min(base.rounds, rounds_kept(_folder(out, one, seed))) for seed in seeds)
+            for one in campaign.variants
+        },
+    }
 
 
 def resolved(campaign: Campaign, out: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from protocols.baselines.partial import FedDrop, FedPmt
 from protocols.baselines.snip import FedSnip, SnipSettings
 from protocols.baselines.sub_fedavg import SubFedAvg, SubFedAvgSettings
 from protocols.baselines.submodels import OrderedDropout, RandomDropout
+from protocols.ca_afp import CaAfp, CaAfpSettings
 from protocols.clip import Clip, ClipSettings
-from protocols.clustered import CaAfp, CaAfpSettings, ClusteredFedAvg, ClusterSettings
+from protocols.clustered import ClusteredFedAvg, ClusterSettings
 from protocols.ma_clamp import Clamp, DepthSettings, Diluted, MaClamp
 from protocols.pr_fl import PrFl, PrFlSettings
 from protocols.submodels import SubmodelSettings
@@ -48,6 +50,7 @@ class Kind:
         params: What its sessions demand, unless they are told otherwise.
         encrypts: Whether it can do without the server's seeing single updates.
         excludes: Whether it leaves the stragglers of the device table out.
+        rounds: From its settings, how many rounds it takes to come to its end; None: it goes on for ever.
     """
 
     system: Callable[..., System]
@@ -56,6 +59,7 @@ class Kind:
     params: Mapping[str, Any] = field(default_factory=dict)
     encrypts: bool = True
     excludes: bool = False
+    rounds: Callable[[Any], int] | None = None
 
     def make(
         self,
@@ -89,7 +93,7 @@ SYSTEMS: Mapping[str, Kind] = MappingProxyType(
         "fedfix": Kind(system=FedFix, modes=INDEXED, settings=FedFixSettings, encrypts=False),
         "heterofl": Kind(system=HeteroFl, modes=INDEXED, settings=HeteroFlSettings),
         "sub-fedavg": Kind(system=SubFedAvg, modes=INDEXED, settings=SubFedAvgSettings),
-        "ca-afp": Kind(system=CaAfp, modes=WHOLE, settings=CaAfpSettings),
+        "ca-afp": Kind(system=CaAfp, modes=WHOLE, settings=CaAfpSettings, rounds=attrgetter("rounds")),
         "clustered": Kind(system=ClusteredFedAvg, modes=WHOLE, settings=ClusterSettings),
         "fedsnip": Kind(system=FedSnip, modes=WHOLE, settings=SnipSettings),
         "local": Kind(system=LocalOnly, modes=WHOLE, settings=ClusterSettings, encrypts=False),

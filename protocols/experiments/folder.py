@@ -82,6 +82,12 @@ _LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What file systems without locks answer."""
 
 
+def rounds_kept(path: Path) -> int:
+    """How many rounds of a run are in a folder; none where there is no run."""
+    rounds = path / ROUNDS
+    return len(rounds.read_bytes().splitlines()) if rounds.exists() else 0
+
+
 class RunFolder:
     """The folder of one run, made where there is none.
 

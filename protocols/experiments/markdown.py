@@ -31,10 +31,13 @@ MEANINGS = {
     "Server sends MB": "between two evaluations",
     "Whole models MB": "what that would be if each trip began with the whole model",
     "Nobody's": "share of the coordinates where nobody's contribution is left, at the end",
-    "Keep ratio": "share of the units, or layers, that stragglers train",
+    "Keep ratio": "share of the units, layers or single weights that stragglers train",
     "Compute s": "as up, down and secure, of a round's slowest client that is in time; of an asynchronous system, "
     "compute, up and down are of one trip, and secure is not told apart",
+    "Sends MB": "of a client in a round, or between two evaluations",
+    "Energy kJ": "of a round's training, all clients together",
     "SDIR": "share of slow participants that are in time",
+    "Withheld": "share of the coordinates that too few hold for a session to release",
     "Before %": "mean over clients, each on its own test examples, with the model that the run left it",
     "Masked %": "the same after training on, under the run's mask",
     "Unmasked %": "the same after training on without a mask: dense models",
@@ -194,6 +197,7 @@ def _settings(setup: Mapping[str, Any]) -> list[str]:
         "warm-up rounds": setup["warm_up"],
         "rounds": setup["rounds"],
         "until seconds": setup["until"],
+        "fine-tuning steps": setup["fine_tuning"] or None,
         **{name.replace("_", " "): value for name, value in training.items()},
         **{name.replace("_", " "): params[name] for name in ("min_cohort", "max_dropouts")},
     }

@@ -141,10 +141,10 @@ def clients_own(rows: Sequence[Row], path: Path, *, title: str) -> None:
         color=_COLOURS[0],
         capsize=3,
         ms=5,
-        label="after it, under the mask if there is one: mean,\nand less the deviation between clients",
+        label="after it, under the mask if there is one: mean,\nand a standard deviation between clients below",
     )
     worst = [100 * one.worst.mean for one in masked]
-    (last,) = axes.plot(worst, places, _MARKERS[-1], color=_COLOURS[5], ms=5, label="the worst client then")
+    (last,) = axes.plot(worst, places, _MARKERS[-1], color=_COLOURS[5], ms=5, label="after it the worst client")
     axes.set_yticks(places, [row.label for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("Accuracy on clients' own test examples (%)")

@@ -269,6 +269,16 @@ def settings_of(setup: Setup) -> Any:
     return None
 
 
+def rounds_needed(setup: Setup) -> int:
+    """Rounds without which a setup's system does not come to its end.
+
+    Raises:
+        ParameterError: A setting that the system does not have, or that is outside its domain.
+    """
+    kind = system_kind(setup.system)
+    return 1 if kind.rounds is None else kind.rounds(settings_of(setup))
+
+
 def params_of(setup: Setup) -> Params:
     """The parameters of a setup's sessions, or of those that it stands for.
 

@@ -14,7 +14,8 @@ import torch
 import secagg
 from protocols import clustered
 from protocols.aggregators import FixedPoint, FloatMean, Uniform
-from protocols.clustered import CaAfp, CaAfpSettings, ClusteredFedAvg, ClusterSettings
+from protocols.ca_afp import CaAfp, CaAfpSettings
+from protocols.clustered import ClusteredFedAvg, ClusterSettings
 from protocols.experiments.folder import RunFolder
 from protocols.results import LostRound, RoundResult
 from protocols.simulation.calibration import Calibration, SecureTime

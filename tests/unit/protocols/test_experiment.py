@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from protocols import personal
+from protocols.ca_afp import CaAfpSettings
 from protocols.clip import ClipSettings
-from protocols.clustered import CaAfpSettings
 from protocols.experiments import experiment
 from protocols.experiments import setup as setups
 from protocols.experiments.catalogue import SYSTEMS

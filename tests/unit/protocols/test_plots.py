@@ -109,7 +109,7 @@ def test_how_clients_fare_is_drawn_with_the_worst_of_them(tmp_path: Path, figure
     clients_own(compare({"fedavg": own}), tmp_path / "clients.png", title="title")
     (axes,) = figures[0].axes
     drawn = {str(line.get_label()): np.asarray(line.get_xdata()).tolist() for line in axes.get_lines()}
-    assert drawn["the worst client then"] == [50.0]
+    assert drawn["after it the worst client"] == [50.0]
     assert drawn["mean before fine-tuning"] == [50.0]
     (bars,) = axes.containers
     assert isinstance(bars, ErrorbarContainer)
