@@ -76,7 +76,7 @@ def times(rows: Sequence[Row]) -> Columns:
     columns: dict[str, list[str]] = {}
     for target, baseline in rows[0].seconds_to.items():
         reached = [row.seconds_to[target] for row in rows]
-        columns[f"{_TO}{100 * target:g} %"] = ["-" if one is None else f"{one.mean:.3g}" for one in reached]
+        columns[f"{_TO}{100 * target:g} %"] = ["-" if one is None else _seconds(one.mean) for one in reached]
         columns[f"times sooner ({100 * target:g} %)"] = [
             "-" if one is None or baseline is None else f"{baseline.mean / one.mean:.2f}" for one in reached
         ]
@@ -177,6 +177,11 @@ def spread(of: Spread | None, *, margin: bool = False) -> str:
     around = of.margin if margin else of.deviation
     sign = "+" if margin else ""
     return f"{100 * of.mean:{sign}.1f}" + ("" if around is None else f" ± {100 * around:.1f}")
+
+
+def _seconds(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 _TO = "s to "

@@ -342,6 +342,12 @@ def test_times_to_targets_are_shown_with_how_many_times_sooner_than_the_baseline
     assert times(rows()) == {}
 
 
+def test_long_times_keep_their_digits() -> None:
+    found = replace(WHEN[0], seconds_to={0.5: Spread.of([1234.4]), 0.6: Spread.of([12.344])})
+    assert times([found])["s to 50 %"] == ["1234"]
+    assert times([found])["s to 60 %"] == ["12.3"]
+
+
 def test_nobody_is_sooner_than_a_baseline_that_never_reached_the_target() -> None:
     never = {0: reaching((0.1, 0.1, 0.1), FULL)}
     found = compare({"fedavg": never, "clip": {0: reaching((0.9, 0.9, 0.9), PRUNED)}}, targets=(0.845,))
