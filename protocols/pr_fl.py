@@ -424,7 +424,8 @@ def smallest_batch(params: Params, clients: int) -> int:
         lost = batch // 3 if params.max_dropouts is None else params.max_dropouts
         if batch >= params.privacy_floor + lost:
             return batch
+    dropouts = "a third that may drop out" if params.max_dropouts is None else f"max_dropouts {params.max_dropouts}"
     raise ParameterError(
-        f"{clients} clients are too few for min_cohort {params.min_cohort} + corrupt {params.corrupt} + max_dropouts "
-        f"{params.max_dropouts}: lower one of these, or have more clients"
+        f"{clients} clients are too few for min_cohort {params.min_cohort} + corrupt {params.corrupt} + {dropouts}: "
+        "lower one of these, or have more clients"
     )

@@ -22,10 +22,17 @@ GROUP = "secagg.commands"
 FAILED = 2
 """Exit code for a wrong setting, a missing extra, or a session that cannot finish."""
 
+INTERRUPTED = 130
+"""Exit code where the user stopped a command, as shells have it."""
+
 _NO_OPTIONS = "\0"
 """Prefix of options that no argument can have, so that all of them are taken as they come."""
 
 _OURS = ("secagg", "pruning", "protocols", "attacks")
+
+
+class InterruptedRunError(SecAggError):
+    """The user stopped a command; the message says what is kept."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     try:
         code: int = options.run(options)
+    except InterruptedRunError as error:
+        _fail(str(error))
+        return INTERRUPTED
     except SecAggError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:

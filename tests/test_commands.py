@@ -53,9 +53,9 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
+def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], code: int = commands.FAILED) -> str:
     """The one line of a command that has to fail."""
-    assert commands.main(arguments) == commands.FAILED
+    assert commands.main(arguments) == code
     out, err = capsys.readouterr()
     assert not out
     return err.strip().splitlines()[-1]
@@ -319,7 +319,7 @@ def test_an_interrupted_run_goes_on(
     command = ("run", "fedavg", *TINY, "--aggregation", "plain", "--rounds", "3", "--out", str(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "add", _interrupted_after_the_first(RunFolder.add))
-        assert "the same command goes on" in refused(capsys, command)
+        assert "the same command goes on" in refused(capsys, command, commands.INTERRUPTED)
     assert len((tmp_path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     printed(capsys, *command)
     assert len((tmp_path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()) == 3
@@ -343,7 +343,7 @@ def test_an_interrupted_run_and_its_warm_up_keep_their_calibrated_times(
     )
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "add", _interrupted_after_the_first(RunFolder.add))
-        assert "the same command goes on" in refused(capsys, command)
+        assert "the same command goes on" in refused(capsys, command, commands.INTERRUPTED)
     before = (tmp_path / CALIBRATION).read_bytes()
     assert {one["mode"] for one in json.loads(before)} == {"uniform", "mask-indexed"}
     printed(capsys, *command)
@@ -447,7 +447,7 @@ def test_tuning_that_was_interrupted_goes_on(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "add", _interrupted_after_the_first(RunFolder.add))
-        assert "the same command goes on" in refused(capsys, (*TUNE, "--out", str(tmp_path)))
+        assert "the same command goes on" in refused(capsys, (*TUNE, "--out", str(tmp_path)), commands.INTERRUPTED)
     assert not (tmp_path / "tune.json").exists()
     assert "0.01" in printed(capsys, *TUNE, "--out", str(tmp_path))
     assert (tmp_path / "tune.json").exists()

@@ -82,7 +82,7 @@ def _bar(total: int, folder: Path) -> Iterator[Callable[[Task, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from protocols.commands.printing import InterruptedRunError
+    from secagg.commands import InterruptedRunError
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from protocols.experiments.markdown import costs, legend, personal, results, times, trips
 from protocols.results import LostRound
 from protocols.simulation.profiles import outline, profile
+from secagg.commands import InterruptedRunError
 from secagg.errors import SecAggError
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from protocols.experiments.comparison import Row
     from protocols.experiments.setup import Setup
     from protocols.results import Outcome
-
-
-class InterruptedRunError(SecAggError):
-    """The user stopped a run."""
-
 
 ONLY_ON_PAGES = ("Down s", "Energy kJ", "Layers recovered")
 """Columns of costs for which a terminal has no room."""

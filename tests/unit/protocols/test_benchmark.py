@@ -107,7 +107,7 @@ def test_an_interrupted_benchmark_says_that_nothing_is_lost(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "measure", interrupted)
-    assert commands.main(["bench", *TINY, "--out", str(tmp_path)]) == commands.FAILED
+    assert commands.main(["bench", *TINY, "--out", str(tmp_path)]) == commands.INTERRUPTED
     assert "the same command goes on from there" in capsys.readouterr().err
 
 

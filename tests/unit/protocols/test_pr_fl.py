@@ -195,6 +195,8 @@ def test_an_active_server_is_refused_since_nothing_binds_where_trips_start(setup
 def test_too_few_clients_for_any_flush_are_refused(setup: Federation) -> None:
     with pytest.raises(ParameterError, match=r"8 clients are too few for min_cohort 6 \+ corrupt 1 \+ max_dropouts 2"):
         system(setup, MaskIndexed, Calibration(), min_cohort=6, corrupt=1)
+    with pytest.raises(ParameterError, match=r"min_cohort 8 \+ corrupt 0 \+ a third that may drop out: lower one"):
+        system(setup, MaskIndexed, Calibration(), min_cohort=8, max_dropouts=None)
 
 
 @pytest.mark.parametrize("kind", [FloatMean, FixedPoint])
