@@ -201,8 +201,9 @@ class Plan:
 
     def _bears(self, dropouts: int) -> bool:
         """Whether these clients could lose so many if ``max_dropouts`` were that, and something were still released."""
-        n, more = len(self.clients), replace(self.session.params, max_dropouts=dropouts)
+        n = len(self.clients)
         try:
+            more = replace(self.session.params, max_dropouts=dropouts)
             needed = more.topology(n, self.session.mode).needed
         except ParameterError:
             return False
