@@ -1,7 +1,8 @@
 """CA-AFP: a cluster's model is pruned by and by, by what the cluster's clients agree on (arXiv 2603.01739).
 
-Within a cluster, on mask rounds only, clients add to their updates the squares of how far their weights have moved, and
-their gradients with their signs. One session sums it all (``protocols.aggregators.joint``). That suffices for the score
+Within a cluster, on mask rounds only, clients add to their updates: of the weights that the mask holds the squares of
+how far they have moved and the signs of their gradients, of all others the gradients, by which some grow back. One
+session sums it all (``protocols.aggregators.joint``). That suffices for the score
 (``pruning.ca_afp``), and so for the next mask, which clients fetch with the model. ``AdaptivePruning`` is that, and
 ``CaAfp`` a system of it for each cluster; clusters are found, and played side by side, by ``protocols.clustered``.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, final
 from protocols.clustered import Clustered, ClusterSettings
 from protocols.sparse import SparseSystem
 from pruning.ca_afp import (
-    SIGN,
+    GRADIENT,
     SQUARE,
     Bounds,
     ClusterStatistics,
@@ -30,7 +31,9 @@ from secagg.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from protocols.aggregators import Aggregator
     from protocols.federation import Federation
@@ -129,7 +132,7 @@ class AdaptivePruning(SparseSystem):
     """
 
     settings: AdaptiveSettings
-    derived = frozenset({SQUARE, SIGN})
+    derived = frozenset({SQUARE})
 
     def __init__(
         self,
@@ -159,6 +162,11 @@ class AdaptivePruning(SparseSystem):
     def ranges(self) -> Mapping[str, float]:
         """Those of the score where a mask step is due."""
         return self._bounds.ranges if self.settings.steps_left(self.played) else {}
+
+    def places(self, name: str) -> NDArray[np.bool_]:
+        """Gradients count where nothing is held, all else where something is."""
+        active = self.kernels.active(self.mask)
+        return ~active if name == GRADIENT else active
 
     def contribution(self, context: RoundContext, own: Work) -> Mapping[str, Vector]:
         """What a client gives to the score."""

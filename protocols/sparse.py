@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
+import numpy as np
 import torch
 
 from protocols.aggregators.joint import Joint
@@ -23,6 +24,8 @@ from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from protocols.aggregators import Aggregated, Aggregator, Client
     from protocols.federation import Checkpoint, Federation, Memory
@@ -72,11 +75,16 @@ class SparseSystem(SynchronousSystem):
     def ranges(self) -> Mapping[str, float]:
         """What the next mask is made of: names of means to the public bounds of their numbers; empty if none is due."""
 
+    def places(self, name: str) -> NDArray[np.bool_]:  # noqa: ARG002 - by default all
+        """The kernels' coordinates at which the next mask depends on a mean, (kernels.size,) bool; no other is sent."""
+        return np.ones(self.kernels.size, bool)
+
     @abstractmethod
     def contribution(self, context: RoundContext, own: Work) -> Mapping[str, Vector]:
         """What a client gives to these means, by name: vectors of (kernels.size,) within their bounds.
 
-        They are summed in the session of the updates, over the same clients. Computing them is charged as one step.
+        At their ``places`` they are summed in the session of the updates, over the same clients. Computing them is
+        charged as one step.
         """
 
     @abstractmethod
@@ -84,7 +92,7 @@ class SparseSystem(SynchronousSystem):
         """The next mask.
 
         Args:
-            means: Of the contributions, by name, float64.
+            means: Of the contributions, by name, (kernels.size,) float64; 0 where they are not taken.
             before: The kernels of the model that the round started from.
             after: Those plus the mean of the updates.
         """
@@ -108,7 +116,7 @@ class SparseSystem(SynchronousSystem):
             if ranges := self.ranges():
                 step, before = aggregated.step, self.kernels.values(context.start)
                 after = before + self.kernels.values(step)
-                self.mask = self.renewed({name: step[name] for name in ranges}, before, after)
+                self.mask = self.renewed({name: self._spread(name, step) for name in ranges}, before, after)
             self.played += 1
         return {"density": self.kernels.density(self.mask)}
 
@@ -140,8 +148,20 @@ class SparseSystem(SynchronousSystem):
 
     def _sharing(self, aggregator: Aggregator) -> Aggregator:
         """The same under the mask, with the contributions in the session of the updates."""
-        joint = Joint(aggregator, self.kernels.size, self.ranges, self.derived)
+        joint = Joint(aggregator, self._vectors, self.derived)
         return OneMask(joint, lambda: self.mask)
+
+    def _vectors(self) -> dict[str, tuple[int, float]]:
+        """How many numbers there are under each name, and the bound of one; none under names that have none."""
+        counts = {name: int(self.places(name).sum()) for name in self.ranges()}
+        return {name: (counts[name], bound) for name, bound in self.ranges().items() if counts[name]}
+
+    def _spread(self, name: str, means: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """A mean over all coordinates of the kernels."""
+        whole = torch.zeros(self.kernels.size, dtype=torch.float64)
+        if name in means:
+            whole[torch.from_numpy(self.places(name))] = means[name]
+        return whole
 
 
 @final
@@ -189,7 +209,8 @@ class _Contribute(Stage):
         own = self._system.contribution(context, work)
         if taken := own.keys() & work.update.keys():
             raise ParameterError(f"the model has tensors called {', '.join(sorted(taken))}, as means are: rename them")
-        tensors = {name: torch.from_numpy(vector) for name, vector in own.items()}
+        places = {name: self._system.places(name) for name in own}
+        tensors = {name: torch.from_numpy(own[name][at]) for name, at in places.items() if at.any()}
         return replace(work, update={**work.update, **tensors}, further_steps=work.further_steps + 1)
 
     def on_server(self, context: RoundContext, values: State) -> State:

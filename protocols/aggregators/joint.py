@@ -35,8 +35,8 @@ class Joint(StandIn):
 
     Args:
         kind: How: its kind and settings count, in the uniform mode, but for ranges and levels where there are vectors.
-        size: Numbers in each of the further tensors.
-        ranges: Gives their names in the coming round, and the largest magnitude of a number under each. Public.
+        vectors: Gives the names of the further tensors in the coming round, and of each how many numbers it has and the
+            largest magnitude of one. Public.
         derived: Of the names, those whose numbers a server in the clear computes itself, so that nobody sends them.
 
     Raises:
@@ -46,13 +46,11 @@ class Joint(StandIn):
     def __init__(
         self,
         kind: Aggregator,
-        size: int,
-        ranges: Callable[[], Mapping[str, float]],
+        vectors: Callable[[], Mapping[str, tuple[int, float]]],
         derived: Collection[str] = (),
     ) -> None:
         super().__init__(kind)
-        self._size = size
-        self._ranges = ranges
+        self._vectors = vectors
         self._derived = frozenset(derived)
 
     @property
@@ -63,13 +61,13 @@ class Joint(StandIn):
     def mean_of(self, given: Contributions) -> Aggregated:
         """See ``Aggregator.aggregate``; masks do not count, but are of clients with an update."""
         found = self._whole().mean_of(replace(given, masks=None))
-        ranges, unsent_bytes = self._ranges(), FLOAT_BYTES * self._unsent()
-        if not ranges:
+        vectors, unsent_bytes = self._vectors(), FLOAT_BYTES * self._unsent()
+        if not vectors:
             return found
         return replace(
             found,
             upload_bytes={client: sent - unsent_bytes for client, sent in found.upload_bytes.items()},
-            verdict=f"{found.verdict} It sums {', '.join(ranges)} beside the updates: "
+            verdict=f"{found.verdict} It sums {', '.join(vectors)} beside the updates: "
             "together they say more than each does.",
         )
 
@@ -80,7 +78,7 @@ class Joint(StandIn):
 
     def over(self, layout: Layout, params: Params | None = None) -> Joint:
         """See ``Aggregator.over``: the further tensors stay as they are."""
-        return Joint(self._kind.over(layout, params), self._size, self._ranges, self._derived)
+        return Joint(self._kind.over(layout, params), self._vectors, self._derived)
 
     def length_of(self, mask: Mask) -> int:  # noqa: ARG002 - vectors are sent whole
         """See ``Aggregator.length_of``."""
@@ -88,19 +86,22 @@ class Joint(StandIn):
 
     def _whole(self) -> Aggregator:
         """What aggregates everything as one vector."""
-        ranges, params = self._ranges(), self.params
-        if not ranges:
+        vectors, params = self._vectors(), self.params
+        if not vectors:
             return self._kind
-        further = (Tensor(name, (self._size,), "float64") for name in ranges)
+        further = (Tensor(name, (size,), "float64") for name, (size, _) in vectors.items())
         layout = replace(self.layout, tensors=(*self.layout.tensors, *further))
         if params is None:
             return self._kind.over(layout)
         given = params.value_range
         own = {"*": given} if isinstance(given, float) else dict(given)
+        ranges = {name: largest for name, (_, largest) in vectors.items()}
         return self._kind.over(
             layout, replace(params, value_range={**own, **ranges}, levels=max(params.levels, LEVELS))
         )
 
     def _unsent(self) -> int:
         """Numbers of derived tensors; none where a server does not see what they are derived from."""
-        return self._size * len(self._derived & set(self._ranges())) if self.params is None else 0
+        if self.params is not None:
+            return 0
+        return sum(size for name, (size, _) in self._vectors().items() if name in self._derived)

@@ -114,18 +114,21 @@ def test_lost_rounds_do_not_move_the_schedule(federation: Federation, plain: Fix
 
 
 @pytest.mark.parametrize("terms", ["scaled", "rank"])
+@pytest.mark.parametrize("rounds", [3, 5])
 def test_a_step_is_that_of_what_clients_trained_and_of_their_gradients(
-    federation: Federation, instant: Calibration, work_at: WorkAt, terms: Any
+    federation: Federation, instant: Calibration, work_at: WorkAt, terms: Any, rounds: int
 ) -> None:
-    settings = replace(SETTINGS, terms=terms)
+    """Also where what counts of them was sent at some weights only, and some grow back."""
+    settings = replace(SETTINGS, terms=terms, churn=0.1)
     floats = FloatMean(federation.units.layout)
     system = AdaptivePruning(federation, floats, settings, calibration=instant)
-    (_, _), (_, before), (_, _) = system.play(3)
+    *_, (_, before), (_, _) = system.play(rounds)
 
     other = AdaptivePruning(federation, floats, settings, calibration=instant)
+    other.recall(before.memory)
     kernels, start = other.kernels, other.kernels.values(before.state)
     served = Served(floats.layout, before.state)
-    context = RoundContext(2, federation.model_at(before), before.state, served)
+    context = RoundContext(rounds - 1, federation.model_at(before), before.state, served)
     work = work_at(other, before)
     own = np.stack([kernels.values(one.model.state_dict()) for one in work.values()])
     gradients = np.stack([other.gradient(context, client) for client in work])
@@ -136,10 +139,32 @@ def test_a_step_is_that_of_what_clients_trained_and_of_their_gradients(
         mean_gradient=gradients.mean(axis=0),
     )
     assert np.allclose(statistics.variance, own.var(axis=0), atol=1e-9)
-    scores = score(kernels, own.mean(axis=0), statistics, np.ones(SIZE, bool), settings.score)
-    wanted = mask_step(other.mask, scores, statistics.mean_gradient, settings.schedule, 2)
+    active = kernels.active(other.mask)
+    scores = score(kernels, own.mean(axis=0), statistics, active, settings.score)
+    wanted = mask_step(other.mask, scores, statistics.mean_gradient, settings.schedule, 2 if rounds == 3 else 1)
     differing = kernels.active(wanted) != kernels.active(system.mask)
     assert differing.sum() <= 2  # what float32 rounds otherwise
+    assert (kernels.active(wanted) & ~active).any() == (rounds == 5)
+
+
+def test_gradients_are_sent_where_nothing_is_held_and_all_else_where_something_is(
+    federation: Federation, instant: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = given(monkeypatch, FloatMean)
+    floats = FloatMean(federation.units.layout)
+    system = AdaptivePruning(federation, floats, SETTINGS, calibration=instant)
+    *_, (_, before), (_, _) = system.play(5)
+    other = AdaptivePruning(federation, floats, SETTINGS, calibration=instant)
+    other.recall(before.memory)
+    served = Served(floats.layout, before.state)
+    context = RoundContext(4, federation.model_at(before), before.state, served)
+    held = other.kernels.active(other.mask)
+    assert 0 < held.sum() < SIZE
+    for client, own in sessions[4][0].items():
+        gradient = other.gradient(context, client)
+        assert np.allclose(own["gradient"], gradient[~held], atol=1e-6)
+        assert np.array_equal(own["sign"], np.sign(gradient[held]))
+        assert len(own["square"]) == held.sum()
 
 
 def given(monkeypatch: pytest.MonkeyPatch, kind: type[FixedPoint | FloatMean]) -> list[Any]:
@@ -162,7 +187,7 @@ def test_a_round_has_one_session_so_whoever_leaves_is_in_no_sum_of_it(
     sessions = given(monkeypatch, FloatMean)
     floats = FloatMean(federation.units.layout)
     system, _ = played(federation, floats, instant, rounds=3, dropouts={2: {"fast-02": "ShareKeys"}})
-    assert [len(updates["fast-01"]) - len(floats.layout.tensors) for updates, _ in sessions] == [0, 0, 3]
+    assert [len(updates["fast-01"]) - len(floats.layout.tensors) for updates, _ in sessions] == [0, 0, 2]
 
     other = AdaptivePruning(federation, floats, SETTINGS, calibration=instant)
     (_, _), (_, start) = other.play(2)
@@ -171,7 +196,8 @@ def test_a_round_has_one_session_so_whoever_leaves_is_in_no_sum_of_it(
     def mask_of(updates: list[Any]) -> Any:
         means = {name: torch.stack([own[name].double() for own in updates]).mean(dim=0) for name in updates[0]}
         moved = other.kernels.values(means)
-        statistics = ClusterStatistics.of(other.kernels, moved, {name: mean.numpy() for name, mean in means.items()})
+        taken = {name: mean.numpy() for name, mean in means.items()} | {"gradient": np.zeros(SIZE)}  # nothing regrows
+        statistics = ClusterStatistics.of(other.kernels, moved, taken)
         scores = score(other.kernels, before + moved, statistics, np.ones(SIZE, bool), SETTINGS.score)
         return other.kernels.active(mask_step(other.mask, scores, statistics.mean_gradient, SETTINGS.schedule, 2))
 
@@ -186,8 +212,8 @@ def test_bounds_are_public_and_everything_is_within_them(
     federation: Federation, plain: FixedPoint, instant: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions = given(monkeypatch, FixedPoint)
-    played(federation, plain, instant, replace(SETTINGS, largest_gradient=0.01), rounds=3)
-    updates, params = sessions[2]
+    played(federation, plain, instant, replace(SETTINGS, largest_gradient=0.01), rounds=5)
+    updates, params = sessions[4]
     ranges = {name: params.range_of(name) for name in ("square", "sign", "gradient", "anything else")}
     deviation = DEVIATIONS * 0.1 * 3  # the learning rate times the steps
     assert ranges == {
@@ -212,11 +238,11 @@ def test_a_mask_round_is_bound_to_the_model_that_clients_were_handed(
 # ---------------------------------------------------------------------------------- at what cost
 
 
-@pytest.mark.parametrize(("kind", "width", "besides"), [(FloatMean, 4, 1), (FixedPoint, 3, 3)])
+@pytest.mark.parametrize(("kind", "width", "besides"), [(FloatMean, 4, (1, 1)), (FixedPoint, 3, (2, 1.75))])
 def test_a_mask_step_costs_its_means_and_saves_what_is_dropped(
-    federation: Federation, instant: Calibration, kind: Any, width: int, besides: int
+    federation: Federation, instant: Calibration, kind: Any, width: int, besides: tuple[float, float]
 ) -> None:
-    """In floating point the server knows updates, so their squares; and signs, which gradients have."""
+    """Squares and signs of what is held, gradients of what is not; in floating point the server knows the squares."""
     _, outcomes = played(federation, kind(federation.units.layout), instant)
     sent = [one.clients["fast-01"].upload_bytes for one in outcomes if isinstance(one, RoundResult)]
     whole, three_quarters, half = (int(share * SIZE) + BIASES for share in (1, 0.75, 0.5))
@@ -224,9 +250,9 @@ def test_a_mask_step_costs_its_means_and_saves_what_is_dropped(
     assert sent == [
         width * whole,
         width * whole,
-        4 * (whole + besides * SIZE),
+        4 * (whole + besides[0] * SIZE),
         width * three_quarters,
-        4 * (three_quarters + besides * SIZE),
+        4 * (three_quarters + besides[1] * SIZE),
         width * half,
     ]
 
@@ -244,8 +270,8 @@ def test_what_is_summed_besides_is_in_the_verdict_of_its_round(
     federation: Federation, uniform: Uniform, instant: Calibration
 ) -> None:
     result, _ = AdaptivePruning(federation, uniform, SETTINGS, calibration=instant).run(6)
-    said = "It sums square, sign, gradient beside the updates"
-    assert [one.verdict.count(said) for one in result.rounds] == [0, 0, 1, 0, 1, 0]
+    for said, rounds in (("square, sign", [0, 0, 1, 0, 0, 0]), ("square, sign, gradient", [0, 0, 0, 0, 1, 0])):
+        assert [one.verdict.count(f"It sums {said} beside the updates") for one in result.rounds] == rounds
     assert {one.verdict.count("uniform sum over 8 survivors") for one in result.rounds} == {1}
 
 

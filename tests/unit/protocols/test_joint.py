@@ -45,7 +45,7 @@ def given(clients: int = 6) -> dict[Hashable, dict[str, torch.Tensor]]:
 
 
 def joint(kind: Aggregator, **settings: Any) -> Joint:
-    return Joint(kind, SIZE, lambda: RANGES, **settings)
+    return Joint(kind, lambda: {name: (SIZE, bound) for name, bound in RANGES.items()}, **settings)
 
 
 @pytest.mark.parametrize("dropouts", [{}, {"client-1": "ShareKeys", "client-5": "MaskedInput"}])
@@ -97,8 +97,17 @@ def test_the_settings_of_the_session_are_those_that_it_is_played_with(sessions: 
     for one in (joint(Uniform(LAYOUT, PARAMS)), OneMask(joint(Uniform(LAYOUT, PARAMS)), lambda: Mask.full(LAYOUT))):
         one.aggregate(given(), seed=b"one")
         assert one.session == sessions[-1].arguments["params"] != one.params == PARAMS
-    assert Joint(Uniform(LAYOUT, PARAMS), SIZE, dict).session == PARAMS
+    assert Joint(Uniform(LAYOUT, PARAMS), dict).session == PARAMS
     assert joint(FloatMean(LAYOUT)).session is None
+
+
+@pytest.mark.parametrize("kind", [Uniform(LAYOUT, PARAMS), FloatMean(LAYOUT)])
+def test_vectors_may_differ_in_length(kind: Aggregator) -> None:
+    one = Joint(kind, lambda: {"small": (2, 1e-4), "large": (SIZE, 50.0)}, derived={"small"})
+    updates = {client: {**own, "small": own["small"][:2]} for client, own in given().items()}
+    found = one.aggregate(updates, seed=b"one")
+    assert (found.step["small"].shape, found.step["large"].shape) == ((2,), (SIZE,))
+    assert one.length_of(Mask.full(LAYOUT)) == LAYOUT.size + SIZE + 2 * one.encrypted
 
 
 def test_over_another_layout_it_takes_other_settings_too() -> None:
@@ -126,7 +135,7 @@ def test_what_a_server_in_the_clear_computes_itself_is_sent_by_nobody_else(kind:
 
 @pytest.mark.parametrize("kind", [Uniform(LAYOUT, PARAMS), FixedPoint(LAYOUT, PARAMS), FloatMean(LAYOUT)])
 def test_where_nothing_is_due_it_is_what_it_stands_for(kind: Aggregator) -> None:
-    one = Joint(kind, SIZE, dict, derived={"small"})
+    one = Joint(kind, dict, derived={"small"})
     for name in ("name", "mode", "params", "encrypted", "layout"):
         assert getattr(one, name) == getattr(kind, name)
     updates = {client: {name: own[name] for name in ("weight", "bias")} for client, own in given().items()}

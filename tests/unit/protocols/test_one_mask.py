@@ -149,7 +149,7 @@ def test_tensors_beside_the_layout_are_aggregated_whole(held: Mask) -> None:
     more = {client: torch.arange(4.0) / (4 + place) for place, client in enumerate(updates())}
     given = {client: {**own, "more": more[client]} for client, own in updates().items()}
     mean = torch.stack([own.double() for own in more.values()]).mean(dim=0)
-    joint = Joint(FixedPoint(LAYOUT, PARAMS), 4, lambda: {"more": 1.0})
+    joint = Joint(FixedPoint(LAYOUT, PARAMS), lambda: {"more": (4, 1.0)})
     one, alone = under(held, joint), under(held, FixedPoint(LAYOUT, PARAMS))
     found = one.aggregate(given)
     assert list(found.step) == ["fc.weight", "fc.bias", "more"]
