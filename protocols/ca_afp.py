@@ -2,9 +2,9 @@
 
 Within a cluster, on mask rounds only, clients add to their updates: of the weights that the mask holds the squares of
 how far they have moved and the signs of their gradients, of all others the gradients, by which some grow back. One
-session sums it all (``protocols.aggregators.joint``). That suffices for the score
-(``pruning.ca_afp``), and so for the next mask, which clients fetch with the model. ``AdaptivePruning`` is that, and
-``CaAfp`` a system of it for each cluster; clusters are found, and played side by side, by ``protocols.clustered``.
+session sums it all (``protocols.aggregators.joint``). That suffices for the score (``pruning.ca_afp``), and so for the
+next mask, which clients fetch with the model. ``AdaptivePruning`` is that, and ``CaAfp`` a system of it for each
+cluster; clusters are found, and played side by side, by ``protocols.clustered``.
 """
 
 from __future__ import annotations

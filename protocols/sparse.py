@@ -153,8 +153,8 @@ class SparseSystem(SynchronousSystem):
 
     def _vectors(self) -> dict[str, tuple[int, float]]:
         """How many numbers there are under each name, and the bound of one; none under names that have none."""
-        counts = {name: int(self.places(name).sum()) for name in self.ranges()}
-        return {name: (counts[name], bound) for name, bound in self.ranges().items() if counts[name]}
+        vectors = {name: (int(self.places(name).sum()), bound) for name, bound in self.ranges().items()}
+        return {name: vector for name, vector in vectors.items() if vector[0]}
 
     def _spread(self, name: str, means: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """A mean over all coordinates of the kernels."""

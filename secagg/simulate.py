@@ -223,8 +223,7 @@ def simulate(  # noqa: PLR0917 - the first seven are what a training loop has at
     structure = Structure.common(deltas.values())
     layout = _checked_layout(structure, layout)
     ids = {client: index for index, client in enumerate(deltas)}
-    for name, keys in (("masks", masks), ("weights", weights), ("dropouts", dropouts), ("ledgers", ledgers)):
-        _check_clients(name, keys, ids, complete=name == "weights")
+    check_clients(deltas, masks=masks, weights=weights, dropouts=dropouts, ledgers=ledgers)
     contributions = {
         ids[client]: Contribution(
             structure.arrays(delta, client),
@@ -396,13 +395,20 @@ def _checked_layout(structure: Structure, layout: Layout | None) -> Layout:
     return layout
 
 
-def _check_clients(name: str, keys: Mapping[Any, Any] | None, ids: Mapping[Any, int], *, complete: bool) -> None:
-    unknown = [client for client in keys or () if client not in ids]
-    if unknown:
-        raise UnknownClientError(f"{name} names clients without an update: {unknown}", culprits=unknown)
-    missing = [client for client in ids if keys is not None and complete and client not in keys]
-    if missing:
-        raise WeightError(f"{name} leaves out clients: {missing}", culprits=missing)
+def check_clients(deltas: Mapping[Any, Any], **given: Mapping[Any, Any] | None) -> None:
+    """Refuses arguments by client, under their names, that name clients without an update; and weights that lack one.
+
+    Raises:
+        UnknownClientError: Clients without an update; they are the ``culprits``.
+        WeightError: Clients without a weight; likewise.
+    """
+    for name, keys in given.items():
+        unknown = [client for client in keys or () if client not in deltas]
+        if unknown:
+            raise UnknownClientError(f"{name} names clients without an update: {unknown}", culprits=unknown)
+        missing = [client for client in deltas if name == "weights" and keys is not None and client not in keys]
+        if missing:
+            raise WeightError(f"{name} leaves out clients: {missing}", culprits=missing)
 
 
 def _declared(layout: Layout, mask: Any, client: Hashable, provenance: Provenance) -> Declaration | None:

@@ -11,8 +11,9 @@ import torch
 from secagg import declaration
 from secagg.declaration import Declaration
 from secagg.driver import Stage
-from secagg.errors import InputError, UnknownClientError, WeightError
+from secagg.errors import InputError
 from secagg.ledger import Ledger
+from secagg.simulate import check_clients
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,13 +51,9 @@ class Contributions:
     def __post_init__(self) -> None:
         if not self.updates:
             raise InputError("there is no update")
-        for name in ("masks", "weights", "dropouts", "ledgers"):
-            unknown = [client for client in getattr(self, name) or () if client not in self.updates]
-            if unknown:
-                raise UnknownClientError(f"{name} names clients without an update: {unknown}", culprits=unknown)
-        missing = [client for client in self.updates if self.weights is not None and client not in self.weights]
-        if missing:
-            raise WeightError(f"weights leaves out clients: {missing}", culprits=missing)
+        check_clients(
+            self.updates, masks=self.masks, weights=self.weights, dropouts=self.dropouts, ledgers=self.ledgers
+        )
 
     def completed(self, stage: Stage) -> tuple[Client, ...]:
         """The clients that complete a stage."""

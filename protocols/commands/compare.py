@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols.commands.options import add_experiment, length_of, place_of, setup_of, unfinished
+from protocols.commands.options import add_experiment, at_length, length_of, place_of, setup_of, unfinished
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -58,17 +58,15 @@ def _compare(arguments: argparse.Namespace) -> int:
     from protocols.experiments.campaign import Campaign
     from protocols.experiments.comparison import compare
     from protocols.experiments.experiment import WARM_UP
-    from protocols.experiments.setup import partition_of, rounds_needed
+    from protocols.experiments.setup import partition_of
     from protocols.experiments.suites import suite
 
     variants = suite(arguments.system, None if arguments.variants is None else tuple(arguments.variants))
     _check(arguments)
     base = setup_of(arguments, system=arguments.system)
     planned = Campaign(base=base, variants=variants, seeds=tuple(arguments.seeds), encrypted=not arguments.plain)
-    if arguments.rounds is None:
-        needed = (rounds_needed(planned.setup(variant, planned.seeds[0])) for variant in variants)
-        base = replace(base, rounds=max(base.rounds, *needed))
-        planned = replace(planned, base=base)
+    base = at_length(arguments, base, [planned.setup(variant, planned.seeds[0]) for variant in variants])
+    planned = replace(planned, base=base)
     out: Path = arguments.out or Path("runs") / f"compare-{arguments.system}-{base.dataset}-{base.profile}"
     totals = {WARM_UP: base.warm_up} if base.warm_up else {}
     totals |= {variant.label: base.rounds for variant in variants}

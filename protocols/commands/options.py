@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,11 +158,20 @@ def _privacy(arguments: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
+def at_length(arguments: argparse.Namespace, setup: Setup, runs: Iterable[Setup]) -> Setup:
+    """A setup with the rounds that the schedules of its runs take, unless the options say how many."""
+    from protocols.experiments.setup import rounds_needed
+
+    if arguments.rounds is not None:
+        return setup
+    return replace(setup, rounds=max(setup.rounds, *map(rounds_needed, runs)))
+
+
 def unfinished(setups: Iterable[Setup]) -> list[str]:
     """What to say of systems whose schedules take more rounds than they have."""
     from protocols.experiments.setup import rounds_needed
 
-    needed = {one.system: rounds_needed(one) for one in setups if rounds_needed(one) > one.rounds}
+    needed = {one.system: rounds for one in setups if (rounds := rounds_needed(one)) > one.rounds}
     return [
         f"\n{system} comes to its end in {rounds} rounds, and these were fewer: raise --rounds, or shorten its schedule"
         for system, rounds in needed.items()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols.commands.options import add_experiment, length_of, pairs, place_of, setup_of, unfinished
+from protocols.commands.options import add_experiment, at_length, length_of, pairs, place_of, setup_of, unfinished
 from secagg.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from protocols.experiments import experiment
     from protocols.experiments.catalogue import system_kind
     from protocols.experiments.folder import RunFolder, rounds_kept
-    from protocols.experiments.setup import rounds_needed
 
     kind = system_kind(arguments.system)
     setup = setup_of(
@@ -55,8 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
         mode=arguments.mode,
         seed=arguments.seed,
     )
-    if arguments.rounds is None:
-        setup = replace(setup, rounds=max(setup.rounds, rounds_needed(setup)))
+    setup = at_length(arguments, setup, [setup])
     folder: Path = arguments.out or Path("runs") / f"{setup.system}-{setup.dataset}"
     place, totals = place_of(arguments), {experiment.WARM_UP: setup.warm_up} if setup.warm_up else {}
     kept = {experiment.WARM_UP: rounds_kept(folder / experiment.WARM_UP), setup.system: rounds_kept(folder)}

@@ -144,7 +144,7 @@ def kept(campaign: Campaign, out: Path) -> dict[str, int]:
     """Label to the rounds of all its seeds that an earlier call left in a folder; with ``"warm-up"``."""
     base, seeds = campaign.base, campaign.seeds
     return {
-        "warm-up": sum(min(base.warm_up, rounds_kept(_warm_up_folder(out, seed))) for seed in seeds),
+        experiment.WARM_UP: sum(min(base.warm_up, rounds_kept(_warm_up_folder(out, seed))) for seed in seeds),
         **{
             one.label: sum(min(base.rounds, rounds_kept(_folder(out, one, seed))) for seed in seeds)
             for one in campaign.variants
@@ -173,7 +173,7 @@ def _folder(out: Path, variant: Variant, seed: int) -> Path:
 
 
 def _warm_up_folder(out: Path, seed: int) -> Path:
-    return out / "warm-up" / f"seed-{seed}"
+    return out / experiment.WARM_UP / f"seed-{seed}"
 
 
 def _warm_up(job: _Job, tell: Tell) -> None:
@@ -193,7 +193,7 @@ def _run(job: _Job, tell: Tell) -> RunResult:
         job.place,
         warm_up_folder=job.warm_up,
         calibration=job.calibration,
-        on_round=lambda name, outcome: tell(name if name == "warm-up" else job.label, job.setup.seed, outcome),
+        on_round=lambda name, outcome: tell(name if name == experiment.WARM_UP else job.label, job.setup.seed, outcome),
     )
 
 
